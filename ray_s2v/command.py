@@ -1,0 +1,36 @@
+"""What the entry points share: reading the job, telling users' mistakes, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from ray_s2v.config import Job, load_job
+from ray_s2v.schema import RunStopped, UserError
+
+USAGE = "usage: python -m ray_s2v.{name} JOB.yaml [section.key=value ...]"
+
+
+def say(text: str) -> None:
+    """A line on the terminal at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def command(name: str, run: Callable[[Job], None], arguments: Sequence[str]) -> int:
+    """Runs a job and returns the exit code: 0 done, 1 stopped by a failure, 2 a mistake of the user's, 130 Ctrl-C."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stderr.write(USAGE.format(name=name) + "\n")
+        return 0 if arguments else 2
+    try:
+        run(load_job(arguments[0], arguments[1:]))
+    except UserError as error:
+        sys.stderr.write(f"\n{error}\n")
+        return 2
+    except RunStopped as error:
+        sys.stderr.write(f"\n{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; the same command goes on from the last checkpoint\n")
+        return 130
+    return 0

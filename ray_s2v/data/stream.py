@@ -1,0 +1,107 @@
+"""The Ray Data graph: rows of the plan, in their order, through decoding tasks and encoder actors to the training workers.
+
+    1 plan rows        one row a block, so that rows stay in order and each is one unit of work
+    2 decode           CPU tasks            row -> pixels, waveform
+    3 encode video     actors               pixels -> latents; first, because pixels are by far the largest column
+    4 encode speech    actors               waveform -> audio
+    5 encode text      actors               caption -> text
+
+The stages run side by side on different rows. With one row a block, preserved order and n workers, worker r gets the rows
+r, r + n, r + 2n, ...; `worker_rows` checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from ray_s2v.config import Encoder, Job
+from ray_s2v.data.decode import decoded
+from ray_s2v.encoders.speech import SpeechEncoder
+from ray_s2v.encoders.text import TextEncoder
+from ray_s2v.encoders.vae import VideoEncoder
+from ray_s2v.schema import ClipError, PlanRow
+
+Rows = dict[str, Any]
+
+
+class _Stage:
+    """One column after another of a block of one row; loaded once in its actor."""
+
+    def __call__(self, block: Rows) -> Rows:
+        row = {name: column[0] for name, column in block.items()}
+        return {name: [value] for name, value in self.encoded(row).items()}
+
+    def encoded(self, row: Rows) -> Rows:
+        raise NotImplementedError
+
+
+class EncodeVideo(_Stage):
+    """`pixels` and `reference_pixels` to `latents` [16, (19 +) latent_frames, h, w] and `reference` [16, 1, h, w]."""
+
+    def __init__(self, path: str) -> None:
+        self.encoder = VideoEncoder(path, _device())
+
+    def encoded(self, row: Rows) -> Rows:
+        latents, motion = self.encoder.encode_clip(row.pop("pixels"), row["kind"], int(row["num_frames"]), int(row.pop("missing_frames")))
+        joined = latents if motion is None else torch.cat([motion, latents], dim=1)
+        return {**row, "latents": joined.cpu().numpy(), "reference": self.encoder.encode(row.pop("reference_pixels")).cpu().numpy()}
+
+
+class EncodeSpeech(_Stage):
+    """`waveform`, whole, to `audio` [layers, audio_dim, num_frames] of the window."""
+
+    def __init__(self, path: str) -> None:
+        self.encoder = SpeechEncoder(path, _device())
+
+    def encoded(self, row: Rows) -> Rows:
+        audio = self.encoder.encode(np.asarray(row.pop("waveform"), np.float32), int(row["start_frame"]), int(row["num_frames"]))
+        return {**row, "audio": audio.cpu().numpy()}
+
+
+class EncodeText(_Stage):
+    """`caption` to `text` [length, text_dim]."""
+
+    def __init__(self, path: str, tokenizer: str) -> None:
+        self.encoder = TextEncoder(path, tokenizer, _device())
+
+    def encoded(self, row: Rows) -> Rows:
+        return {**row, "text": self.encoder.encode(str(row["caption"])).float().cpu().numpy()}
+
+
+def plan_dataset(rows: Sequence[PlanRow], job: Job) -> ray.data.Dataset:
+    """The lazy dataset of feature rows, in the order of `rows`."""
+    dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+    dataset = dataset.map(decoded, num_cpus=job.data.decode_cpus)
+    dataset = _encode(dataset, EncodeVideo, job.encoders.vae, path=job.encoders.vae.path)
+    dataset = _encode(dataset, EncodeSpeech, job.encoders.speech, path=job.encoders.speech.path)
+    return _encode(dataset, EncodeText, job.encoders.text, path=job.encoders.text.path, tokenizer=job.encoders.text.tokenizer)
+
+
+def _encode(dataset: ray.data.Dataset, stage: Callable[..., _Stage], settings: Encoder, **arguments: str) -> ray.data.Dataset:
+    return dataset.map_batches(
+        stage,
+        batch_size=1,
+        fn_constructor_kwargs=arguments,
+        compute=ray.data.ActorPoolStrategy(size=settings.actors),
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus,
+    )
+
+
+def worker_rows(rows: Iterable[Rows], first_step: int, slots: int, worker: int, num_workers: int) -> Iterator[Rows]:
+    """The rows of one worker, each checked to be the one that the plan's arithmetic gives it."""
+    position = first_step * slots + worker
+    for row in rows:
+        got = int(row["step"]) * slots + int(row["slot"])
+        assert got == position, f"worker {worker} of {num_workers} was given row {got} of the plan instead of {position}"
+        yield row
+        position += num_workers
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

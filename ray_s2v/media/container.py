@@ -1,0 +1,74 @@
+"""Opening a media file, its tracks and its clock, with every way in which that can fail told as a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.frame import Frame
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ray_s2v.schema import ClipError
+
+MAX_CLIP_S = 4 * 3600  # a clock that runs further is broken, and its sound would not fit into memory
+
+
+@contextmanager
+def open_media(path: str) -> Iterator[InputContainer]:
+    """The opened file, closed afterwards. What FFmpeg cannot open, demux or decode inside the block becomes a ClipError."""
+    if Path(path).is_file() and Path(path).stat().st_size == 0:
+        raise ClipError("the file is empty")
+    try:
+        container = av.open(path)
+    except av.error.FFmpegError as error:
+        raise ClipError(f"not a media file, or its header is cut off: {error.strerror}") from error
+    with container:
+        try:
+            yield container
+        except av.error.FFmpegError as error:
+            raise ClipError(f"damaged: {error.strerror}") from error
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The first picture track that is not a cover. Raises ClipError without one."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise ClipError("no video stream")
+
+
+def audio_stream(container: InputContainer) -> AudioStream:
+    """The first sound track. Raises ClipError without one."""
+    if not container.streams.audio:
+        raise ClipError("no audio stream")
+    return container.streams.audio[0]
+
+
+def tick_of(timed: Frame | Packet | Stream) -> Fraction:
+    """Seconds that one unit of its times lasts. Raises ClipError where the file does not say."""
+    if not timed.time_base:
+        raise ClipError("pictures or sound without a clock")
+    return timed.time_base
+
+
+def time_of(frame: Frame) -> Fraction:
+    """Seconds on the file's clock at which a picture or a piece of sound begins. Raises ClipError where the file does not say."""
+    if frame.pts is None:
+        raise ClipError("pictures or sound without times")
+    return frame.pts * tick_of(frame)
+
+
+def first_picture(path: str) -> VideoFrame:
+    """The picture whose time is the clip's zero, for pictures and sound alike. Raises ClipError if none can be decoded."""
+    with open_media(path) as container:
+        for picture in container.decode(video_stream(container)):
+            return picture
+    raise ClipError("no picture can be decoded")

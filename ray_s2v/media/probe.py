@@ -1,0 +1,127 @@
+"""Is a clip usable, and what is in it: everything is demuxed and the sound decoded, of the pictures only the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from ray_s2v.media.audio import read_audio
+from ray_s2v.media.container import MAX_CLIP_S, audio_stream, first_picture, open_media, tick_of, time_of, video_stream
+from ray_s2v.media.picture import pixel_aspect, shown_size
+from ray_s2v.schema import FRAME_RATE, SAMPLE_RATE, ClipError
+
+SILENT_PEAK = 1e-4  # below -80 dB there is nothing to speak to
+MAX_MISMATCH_S = 1.0  # of sound and pictures, at either end
+MAX_MISSING_S = 0.5  # headers round; a file whose packets end earlier than this is cut off
+PICTURE_RATES = (1, 1000)  # pictures a second, on average
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a usable clip holds."""
+
+    width: int  # as shown, after rotation and with square pixels
+    height: int
+    num_frames: int  # at 16 frames a second
+    video_s: float  # from the first picture to the end of the last
+    audio_s: float  # from the first picture to the end of the sound
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What demuxing tells of a track: seconds on the file's clock."""
+
+    start: Fraction
+    end: Fraction
+    num_packets: int
+
+
+def probe(path: str) -> Probe:
+    """Size, length and number of 16-fps frames of a usable clip; the last frame may be half over when the pictures end.
+
+    Raises ClipError with the reason for one that is empty, not a video, truncated, damaged, silent, without pictures or sound,
+    of a single picture, or whose sound begins or ends more than a second apart from its pictures.
+    """
+    with open_media(path) as container:
+        video, audio = video_stream(container), audio_stream(container)
+        aspect = pixel_aspect(video)
+        pictures, voice = _spans(container, (video, audio))
+    opening = first_picture(path)
+    width, height = shown_size(opening, aspect)
+    video_s = pictures.end - time_of(opening)
+    _check_pictures(pictures.num_packets, video_s)
+    if abs(voice.start - time_of(opening)) > MAX_MISMATCH_S:
+        raise ClipError(f"the sound begins {float(voice.start - time_of(opening)):+.1f} s from the pictures")
+    sound = read_audio(path)
+    if np.abs(sound).max() < SILENT_PEAK:
+        raise ClipError("the sound is silent")
+    audio_s = len(sound) / SAMPLE_RATE
+    if abs(audio_s - video_s) > MAX_MISMATCH_S:
+        raise ClipError(f"{audio_s:.1f} s of sound for {float(video_s):.1f} s of pictures")
+    return Probe(width, height, floor(video_s * FRAME_RATE + Fraction(1, 2)), float(video_s), audio_s)
+
+
+def _check_pictures(num_pictures: int, video_s: Fraction) -> None:
+    """Raises ClipError where there are too few pictures, or too few or too many for their time."""
+    if num_pictures < 2 or video_s <= 0:
+        raise ClipError("no more than one picture")
+    if video_s > MAX_CLIP_S:
+        raise ClipError(f"the pictures' clock runs to {float(video_s):g} s")
+    if not PICTURE_RATES[0] <= num_pictures / video_s <= PICTURE_RATES[1]:
+        raise ClipError(f"{float(num_pictures / video_s):g} pictures a second")
+
+
+def _spans(container: InputContainer, streams: Sequence[Stream]) -> list[_Span]:
+    """What the tracks hold, without decoding. Raises ClipError where that is less than the header promises."""
+    times: dict[int, list[tuple[Fraction, Fraction]]] = {stream.index: [] for stream in streams}
+    for packet in container.demux(*streams):
+        if packet.is_corrupt:
+            raise ClipError("truncated or damaged: a packet is incomplete")
+        if packet.size and not packet.is_discard:
+            times[packet.stream_index].append(_packet_time(packet))
+    spans = []
+    for stream in streams:
+        if not times[stream.index]:
+            raise ClipError(f"truncated: nothing of the {stream.type} is there")
+        spans.append(_span(times[stream.index]))
+    latest = max(span.end for span in spans)
+    for stream, span in zip(streams, spans, strict=True):
+        promised = _promised_end(container, stream)
+        held = span.end if stream.duration else latest
+        if promised is not None and held < promised - MAX_MISSING_S:
+            raise ClipError(f"truncated: {float(held):.1f} s of {float(promised):.1f} s are there")
+    return spans
+
+
+def _packet_time(packet: Packet) -> tuple[Fraction, Fraction]:
+    """When a packet is shown and for how long, in seconds; 0 long where the file does not say."""
+    stamp = packet.dts if packet.pts is None else packet.pts  # AVI gives the order of decoding only
+    if stamp is None:
+        raise ClipError("pictures or sound without times")
+    return stamp * tick_of(packet), (packet.duration or 0) * tick_of(packet)
+
+
+def _span(times: list[tuple[Fraction, Fraction]]) -> _Span:
+    """Start, end and number of packets; a last one that has no duration lasts as long as the one before."""
+    ordered = sorted(times)
+    last, duration = ordered[-1]
+    if not duration and len(ordered) > 1:
+        duration = last - ordered[-2][0]
+    return _Span(ordered[0][0], last + duration, len(ordered))
+
+
+def _promised_end(container: InputContainer, stream: Stream) -> Fraction | None:
+    """Seconds on the file's clock up to which the header says there is something; None where it does not say."""
+    if stream.duration:
+        return ((stream.start_time or 0) + stream.duration) * tick_of(stream)
+    if container.duration:
+        return Fraction((container.start_time or 0) + container.duration, av.time_base)
+    return None

@@ -1,0 +1,49 @@
+"""Feature rows to the batch that the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_s2v.schema import HISTORY_LATENTS, Batch
+
+
+def collated(rows: Sequence[dict[str, Any]], device: torch.device) -> Batch:
+    """A batch on `device` of rows of one step, bucket and kind, as the encoders leave them.
+
+    Each row holds a plan row's keys and `latents` [16, (19 +) latent_frames, h, w] (motion first in a continuation),
+    `reference` [16, 1, h, w], `audio` [25, audio_dim, frames], `text` [length, text_dim] and `error`. Noise is drawn on the CPU
+    from the row's seed, so that it is the same on every device.
+    """
+    assert len({(row["step"], row["kind"], np.shape(row["latents"])) for row in rows}) == 1
+    latents = _stacked(rows, "latents")
+    motion, clean = (latents[:, :, :HISTORY_LATENTS], latents[:, :, HISTORY_LATENTS:]) if rows[0]["kind"] == "continuation" else (None, latents)
+    heard = torch.tensor([not row["drop_audio"] for row in rows]).view(-1, 1, 1, 1)
+    noise = torch.stack([torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(int(row["noise_seed"]))) for row in rows])
+    return Batch(
+        step=int(rows[0]["step"]),
+        slots=[int(row["slot"]) for row in rows],
+        clip_ids=[str(row["clip_id"]) for row in rows],
+        errors=[str(row["error"]) for row in rows],
+        latents=clean.to(device),
+        reference=_stacked(rows, "reference").to(device),
+        motion=None if motion is None else motion.to(device),
+        audio=(_stacked(rows, "audio") * heard).to(device),
+        text=[_tensor(row["text"]).to(device) for row in rows],
+        noise=noise.to(device),
+        noise_level=torch.tensor([float(row["noise_level"]) for row in rows], dtype=torch.float32, device=device),
+        weight=torch.tensor([0.0 if row["error"] else 1.0 for row in rows], device=device),
+    )
+
+
+def _tensor(array: Any) -> Tensor:
+    """A tensor of its own memory: the object store's arrays are read-only."""
+    return torch.from_numpy(np.array(array, dtype=np.float32))
+
+
+def _stacked(rows: Sequence[dict[str, Any]], column: str) -> Tensor:
+    return torch.stack([_tensor(row[column]) for row in rows])

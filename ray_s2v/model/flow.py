@@ -1,0 +1,49 @@
+"""Rectified flow: noise levels, noised latents, and the loss."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ray_s2v.schema import Batch
+
+NUM_TIMESTEPS = 1000
+
+
+class VelocityModel(Protocol):
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
+
+
+def shifted(level: Tensor, shift: float) -> Tensor:
+    """Noise levels moved towards noise: shift * u / (1 + (shift - 1) * u). Shift 3 is the sampler's (wan_s2v 12)."""
+    return shift * level / (1 + (shift - 1) * level)
+
+
+def noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Latents with a share `sigma` of noise: (1 - sigma) * latents + sigma * noise.
+
+    latents, noise: [batch, 16, latent_frames, h, w]. sigma: [batch], 0 clean, 1 pure noise. arXiv:2209.03003.
+    """
+    sigma = sigma.view(-1, 1, 1, 1, 1)
+    return (1 - sigma) * latents + sigma * noise
+
+
+def clip_losses(model: VelocityModel, batch: Batch, shift: float) -> Tensor:
+    """Mean squared error of the predicted velocity (noise - latents) of each clip, [batch] float32; zero for unreadable clips.
+
+    Reference and motion are clean and carry no loss. The timestep stays in float32 and is not rounded.
+    """
+    sigma = shifted(batch.noise_level.float(), shift)
+    prediction = model(
+        noised(batch.latents, batch.noise, sigma),
+        NUM_TIMESTEPS * sigma,
+        batch.text,
+        batch.reference,
+        motion=batch.motion,
+        audio=batch.audio,
+    )
+    errors = (prediction.float() - (batch.noise - batch.latents)).square().mean(dim=(1, 2, 3, 4))
+    # A clip that could not be read is black and silent; its error may be anything, its share in the step is nothing.
+    return torch.where(batch.weight > 0, errors, torch.zeros_like(errors))

@@ -1,0 +1,53 @@
+"""LoRA on the network by PEFT: where it goes, and adapter folders that PEFT and diffusers load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+PREFIX = "base_model.model"  # of every name in an adapter that PEFT writes
+ADAPTER_FILE = "adapter_model.safetensors"
+
+Layers = Literal["all", "blocks", "audio_injector"]
+_LAYERS = {"all": ".*", "blocks": r"blocks\..*", "audio_injector": r"audio_injector\..*"}
+
+
+def lora_config(rank: int, alpha: float, dropout: float, targets: list[str], layers: Layers) -> LoraConfig:
+    """PEFT's configuration for the linear layers whose names end in one of `targets`, in the chosen part of the network."""
+    suffixes = "|".join(target.replace(".", r"\.") for target in targets)
+    # PEFT types alpha as an integer; it only ever divides it by the rank.
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=rf"{_LAYERS[layers]}\.({suffixes})")
+
+
+def with_lora(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
+    """The model wrapped by PEFT: everything frozen but the adapter, which is float32 and the same on every worker."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def adapter_name(parameter: str) -> str:
+    """The name that PEFT's files give to a trainable parameter of a PeftModel."""
+    return parameter.replace(".default.", ".")
+
+
+def save_adapter(folder: Path, tensors: dict[str, Tensor], config: LoraConfig) -> None:
+    """Writes `adapter_model.safetensors` and `adapter_config.json` into an existing folder.
+
+    The configuration is in the file's header as well, where diffusers looks for it.
+    """
+    config.save_pretrained(str(folder))
+    described = json.loads((folder / "adapter_config.json").read_text())
+    header = {"format": "pt", "lora_adapter_metadata": json.dumps({f"{PREFIX}.{key}": value for key, value in described.items()})}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / ADAPTER_FILE, metadata=header)
+
+
+def load_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
+    """The tensors (PEFT's names) and the configuration of an adapter folder."""
+    return load_file(folder / ADAPTER_FILE), LoraConfig.from_pretrained(str(folder))

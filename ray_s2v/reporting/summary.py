@@ -1,0 +1,29 @@
+"""What a run is about to do, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ray_s2v.config import Job
+from ray_s2v.data.discover import Rejected
+from ray_s2v.data.plan import Plan, can_continue
+from ray_s2v.schema import FRAME_RATE
+
+
+def summary(job: Job, plan: Plan, rejected: Sequence[Rejected], num_steps: int, first_step: int) -> str:
+    """Clips and buckets, rejected clips with their reasons, and the shape of the run."""
+    seconds = sum(clip.num_frames for clip in plan.clips) / FRAME_RATE
+    lines = [f"{len(plan.clips)} clips, {seconds / 60:.1f} minutes, in {len(plan.buckets)} buckets (size@frames):"]
+    for bucket, clips in plan.buckets.items():
+        lines.append(f"  {bucket!s:>12}  {len(clips)} clips, {sum(map(can_continue, clips))} long enough for continuations")
+    if rejected:
+        lines.append(f"{len(rejected)} clips rejected:")
+        lines += [f"  {clip.path}: {clip.reason}" for clip in rejected]
+    training = job.training
+    lines.append(
+        f"{num_steps} steps of {plan.slots} clips = {training.workers} workers x {training.batch_size} x {training.accumulation} micro-batches; "
+        f"an epoch is {plan.steps_per_epoch} steps and leaves {plan.left_over} clips to the next; ZeRO-{job.zero.stage}, {job.model.dtype}"
+    )
+    if first_step:
+        lines.append(f"going on from the checkpoint of step {first_step}")
+    return "\n".join(lines)

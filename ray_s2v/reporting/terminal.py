@@ -1,0 +1,54 @@
+"""A run on the terminal: a line that renews itself, or a plain line each few steps where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+PLAIN_EVERY_S = 5.0  # between plain lines, beside the first and the last
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@dataclass
+class Progress:
+    """Shows the records of steps as they come."""
+
+    num_steps: int
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
+    step_s: list[float] = field(default_factory=list)
+    shown_at: float = float("-inf")
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Takes one StepRecord as a dictionary."""
+        self.step_s.append(record["step_s"])
+        is_last = record["step"] + 1 == self.num_steps
+        for clip, reason in record["unreadable"].items():
+            self._print(f"step {record['step'] + 1}: {clip} could not be read and counts for nothing: {reason}")
+        if self.stream.isatty():
+            self.stream.write(f"\r\033[K{self.line(record)}" + ("\n" if is_last else ""))
+            self.stream.flush()
+        elif is_last or time.monotonic() - self.shown_at >= PLAIN_EVERY_S:
+            self.shown_at = time.monotonic()
+            self._print(self.line(record))
+
+    def line(self, record: dict[str, Any]) -> str:
+        """Step, loss, learning rate, clips a second, share of time waiting for data, memory and time left."""
+        recent = self.step_s[-20:]
+        seconds = sorted(recent)[len(recent) // 2]
+        left = duration(seconds * (self.num_steps - record["step"] - 1))
+        return (
+            f"step {record['step'] + 1}/{self.num_steps}  loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  "
+            f"{len(record['clip_ids']) / record['step_s']:.2f} clips/s  data wait {record['wait_s'] / record['step_s']:.0%}  {record['memory_gib']:.1f} GiB  left {left}"
+        )
+
+    def _print(self, text: str) -> None:
+        self.stream.write(("\r\033[K" if self.stream.isatty() else "") + text + "\n")
+        self.stream.flush()

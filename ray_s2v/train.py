@@ -1,0 +1,26 @@
+"""`python -m ray_s2v.train JOB.yaml [section.key=value ...]` trains a job to its end."""
+
+from __future__ import annotations
+
+import sys
+
+from ray_s2v.command import command, say
+from ray_s2v.config import Job
+
+
+def train(job: Job) -> None:
+    """Trains; returns when the final adapter is written."""
+    # Imported when the job has been read: torch and Ray take seconds, a typing mistake should not.
+    from ray_s2v.reporting.summary import summary
+    from ray_s2v.reporting.terminal import Progress
+    from ray_s2v.training.driver import run_training
+    from ray_s2v.training.prepare import prepare
+
+    prepared = prepare(job)
+    say(summary(prepared.job, prepared.plan, prepared.rejected, prepared.num_steps, prepared.first_step))
+    adapter = run_training(prepared, Progress(prepared.num_steps).show)
+    say(f"done: the adapter is in {adapter}")
+
+
+if __name__ == "__main__":
+    sys.exit(command("train", train, sys.argv[1:]))
