@@ -51,7 +51,7 @@ class Source(Section):
     def _whole_latents(cls, value: int) -> int:
         if value % FRAMES_PER_LATENT or not 0 < value <= MAX_FRAMES:
             nearest = min(max(round(value / FRAMES_PER_LATENT), 1) * FRAMES_PER_LATENT, MAX_FRAMES)
-            raise ValueError(f"must be a multiple of {FRAMES_PER_LATENT} up to {MAX_FRAMES}, the official run's is 80; nearest is {nearest}")
+            raise ValueError(f"must be a multiple of {FRAMES_PER_LATENT} up to {MAX_FRAMES}, 80 officially; nearest is {nearest}")
         return value
 
     @model_validator(mode="after")
@@ -197,7 +197,7 @@ class _Loader(yaml.SafeLoader):
     """YAML without the trap of a key given twice, of which the last would win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if twice := {str(key) for key in keys if keys.count(key) > 1}:
             raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(sorted(twice))}", node.start_mark)
         return super().construct_mapping(node, deep)

@@ -28,7 +28,7 @@ def bucket_of(width: int, height: int, source: Source) -> Bucket:
     else:
         area = resolution * 1e6 if source.resolution_type == "area" else resolution**2
         sides = (math.sqrt(area * aspect), math.sqrt(area / aspect))
-    bucket = Bucket(*map(_rounded, sides), source.num_frames)
+    bucket = Bucket(_rounded(sides[0]), _rounded(sides[1]), source.num_frames)
     if min(bucket.width, bucket.height) < MIN_SIDE:
         raise ClipError(f"{width}x{height} would become {bucket.width}x{bucket.height}; the network needs {MIN_SIDE} pixels each way")
     return bucket

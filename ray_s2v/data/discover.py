@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,7 @@ class Rejected:
 
 def find_videos(source: Source) -> list[Path]:
     """All video files below a source's folder, sorted."""
-    root = Path(source.path).expanduser().resolve()
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    return sorted(path for path in Path(source.path).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
 
 
 def captions_beside(video: Path) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def captions_beside(video: Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def examine(video: Path, root: Path, source: Source) -> Clip | Rejected:
+def examine(video: Path, source: Source) -> Clip | Rejected:
     """The manifest's line of one video, or why it cannot be used."""
     try:
         captions = captions_beside(video)
@@ -56,7 +56,8 @@ def examine(video: Path, root: Path, source: Source) -> Clip | Rejected:
         bucket = bucket_of(found.width, found.height, source)
     except ClipError as reason:
         return Rejected(str(video), str(reason))
-    return Clip(f"{root.name}/{video.relative_to(root)}", str(video), captions, found.num_frames, bucket)
+    root = Path(source.path)
+    return Clip(f"{root.name}/{video.relative_to(root).as_posix()}", str(video), captions, found.num_frames, bucket)
 
 
 def discover(data: Data) -> tuple[list[Clip], list[Rejected]]:
@@ -64,17 +65,16 @@ def discover(data: Data) -> tuple[list[Clip], list[Rejected]]:
 
     Raises DataError for clips that share an id.
     """
-    pending = [
-        _examine.options(num_cpus=data.decode_cpus).remote([str(video) for video in batch], str(Path(source.path).expanduser().resolve()), source)
-        for source in data.sources
-        for batch in _batches(find_videos(source), 8)
-    ]
+    examine_batch = _examine_batch.options(num_cpus=data.decode_cpus)
+    pending = [examine_batch.remote(batch, source) for source in data.sources for batch in _batches(find_videos(source), 8)]
     found = [outcome for outcomes in ray.get(pending) for outcome in outcomes]
     clips = [outcome for outcome in found if isinstance(outcome, Clip)]
     rejected = [outcome for outcome in found if isinstance(outcome, Rejected)]
-    ids = [clip.clip_id for clip in clips]
-    if twice := sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []:
-        raise DataError(f"data.sources: {len(twice)} clips would have the same id, e.g. {twice[0]}: two folders of the same name, or one given twice")
+    twice = sorted(name for name, count in Counter(clip.clip_id for clip in clips).items() if count > 1)
+    if twice:
+        raise DataError(
+            f"data.sources: {len(twice)} ids would stand for two clips, e.g. {twice[0]}: give each folder once, by its own name"
+        )
     return clips, rejected
 
 
@@ -101,5 +101,5 @@ def _batches(videos: list[Path], size: int) -> Iterator[list[Path]]:
 
 
 @ray.remote
-def _examine(videos: list[str], root: str, source: Source) -> list[Clip | Rejected]:
-    return [examine(Path(video), Path(root), source) for video in videos]
+def _examine_batch(videos: list[Path], source: Source) -> list[Clip | Rejected]:
+    return [examine(video, source) for video in videos]

@@ -58,9 +58,7 @@ class Plan:
     def of(job: Job, clips: Sequence[Clip]) -> Plan:
         """The plan of a job. Raises DataError naming the buckets that cannot fill a step."""
         training = job.training
-        plan = Plan(
-            tuple(sorted(clips, key=lambda c: c.clip_id)), job.run.seed, training.global_batch, training.continuation, job.dropout
-        )
+        plan = Plan(tuple(sorted(clips, key=lambda c: c.clip_id)), job.run.seed, training.global_batch, training.continuation, job.dropout)
         if small := {b: len(c) for b, c in plan.buckets.items() if len(c) < plan.slots}:
             listed = ", ".join(f"{bucket} has {count}" for bucket, count in small.items())
             raise DataError(
@@ -87,7 +85,8 @@ class Plan:
 
     def fingerprint(self) -> str:
         """Changes when the position in the plan would mean other clips."""
-        facts = [self.seed, self.slots, self.continuation, self.dropout.model_dump(), [(c.clip_id, c.num_frames, c.bucket) for c in self.clips]]
+        clips = [(clip.clip_id, clip.num_frames, clip.bucket) for clip in self.clips]
+        facts = [self.seed, self.slots, self.continuation, self.dropout.model_dump(), clips]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def rows(self, first_step: int, end_step: int) -> Iterator[PlanRow]:

@@ -24,7 +24,7 @@ from ray_s2v.data.decode import decoded
 from ray_s2v.encoders.speech import SpeechEncoder
 from ray_s2v.encoders.text import TextEncoder
 from ray_s2v.encoders.vae import VideoEncoder
-from ray_s2v.schema import ClipError, PlanRow
+from ray_s2v.schema import PlanRow
 
 Rows = dict[str, Any]
 

@@ -140,11 +140,12 @@ def _ellipse(
 
 def _through_formants(pulses: NDArray[np.float64], formants: tuple[int, ...], sample_rate: int) -> NDArray[np.float64]:
     """The pulses after a resonator for each formant. [samples], mean square 1."""
-    frequency = np.fft.rfftfreq(len(pulses), 1 / sample_rate)
-    spectrum = np.fft.rfft(pulses - pulses.mean())
+    length = 1 << len(pulses).bit_length()  # a power of two: lengths with large prime factors take ten times as long
+    frequency = np.fft.rfftfreq(length, 1 / sample_rate)
+    spectrum = np.fft.rfft(pulses - pulses.mean(), length)
     for formant in formants:
         spectrum = spectrum / (1 - (frequency / formant) ** 2 + 1j * frequency * FORMANT_WIDTH / formant**2)
-    sound = np.fft.irfft(spectrum, len(pulses))
+    sound = np.fft.irfft(spectrum, length)[: len(pulses)]
     return np.asarray(sound / np.sqrt(np.mean(sound**2)))
 
 

@@ -62,7 +62,7 @@ def save_transformer(folder: Path, seed: int = 0) -> None:
         )
     tensors = {official_name(name): tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(NUM_SHARDS):
         file = f"{WEIGHTS}-{shard + 1:05}-of-{NUM_SHARDS:05}.safetensors"
         held = names[shard::NUM_SHARDS]

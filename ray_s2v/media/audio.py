@@ -65,8 +65,9 @@ class _RunNumber:
 
 def _resampled(frames: Iterable[AudioFrame], layout: AudioLayout) -> Iterator[NDArray[np.float32]]:
     """One run at 16 kHz, the mean of its channels. The first sample is at the time of the first piece."""
-    resampler = AudioResampler(format="fltp", layout=layout, rate=SAMPLE_RATE)
+    # Samples of all channels side by side: of eight or more separate planes PyAV reads past the last, and crashes.
+    resampler = AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE)
     for frame in chain(frames, [None]):  # None empties the resampler
         for resampled in resampler.resample(frame):
             if resampled is not None:  # what a resampler that had nothing to do gives when emptied
-                yield resampled.to_ndarray().mean(axis=0)
+                yield resampled.to_ndarray().reshape(-1, layout.nb_channels).mean(axis=1)

@@ -27,7 +27,7 @@ def open_media(path: str) -> Iterator[InputContainer]:
     if Path(path).is_file() and Path(path).stat().st_size == 0:
         raise ClipError("the file is empty")
     try:
-        container = av.open(path)
+        container = av.open(path, metadata_errors="replace")  # titles in old encodings are no reason to stop
     except av.error.FFmpegError as error:
         raise ClipError(f"not a media file, or its header is cut off: {error.strerror}") from error
     with container:

@@ -26,9 +26,7 @@ def gated(residual: Tensor, gate: Tensor, num_noisy: int) -> Tensor:
 class WanS2VBlock(WanTransformerBlock):
     """diffusers' Wan block (its parameters, its attention, its feed-forward) modulated by segment (wan_s2v 4.3)."""
 
-    def forward(
-        self, hidden: Tensor, text: Tensor, modulation: Tensor, rotary: tuple[Tensor, Tensor], num_noisy: int
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, text: Tensor, modulation: Tensor, rotary: tuple[Tensor, Tensor], num_noisy: int) -> Tensor:
         """[batch, tokens, dim] float32 -> the same. The residual stream and all modulation are float32, products are in text's dtype.
 
         text: [batch, 512, dim]. modulation: [batch, 6, 2, dim] float32. rotary: two of [1, tokens, 1, head_dim].

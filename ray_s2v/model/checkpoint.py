@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import ModelMixin
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ray_s2v.location import local_folder
@@ -53,9 +53,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises ConfigError, naming the key, where the file describes a network that is not built here.
     """
-    stored = json.loads((folder / "config.json").read_text())
+    stored = _read_json(folder / "config.json")
     if "dim" not in stored:
         return {key: value for key, value in stored.items() if not key.startswith("_")}
+    if missing := sorted({"num_heads"} - stored.keys()):
+        raise ConfigError(f"{folder / 'config.json'} says nothing of {', '.join(missing)}")
     wrong = [f"{k} is {stored[k]!r}, must be {v!r}" for k, v in _OFFICIAL_REQUIRED.items() if stored.get(k, v) != v]
     if wrong:
         raise ConfigError(f"{folder / 'config.json'}: this is another configuration than Wan 2.2 S2V 14B's: " + "; ".join(wrong))
@@ -64,11 +66,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {**config, "attention_head_dim": dim // config["num_attention_heads"]}
 
 
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{file} is no readable JSON: {error}") from error
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder: those of its index, or the only one, or all that it holds."""
     index = folder / f"{WEIGHTS}.safetensors.index.json"
     if index.is_file():
-        files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        files = sorted({folder / name for name in _read_json(index)["weight_map"].values()})
     else:
         files = sorted(folder.glob(f"{WEIGHTS}*.safetensors")) or sorted(folder.glob("*.safetensors"))
     missing = [str(file) for file in files if not file.is_file()]
@@ -102,14 +111,19 @@ def _tensors(files: list[Path], device: torch.device) -> Iterator[tuple[str, Ten
 
 
 def stored_shapes(files: list[Path]) -> dict[str, torch.Size]:
-    """Our names and the shapes of all stored tensors, from the headers alone."""
+    """Our names and the shapes of all stored tensors, from the headers alone. Raises ConfigError for a damaged file."""
     shapes: dict[str, torch.Size] = {}
     for file in files:
-        with safe_open(file, "pt") as shard:
-            for name in shard.keys():  # noqa: SIM118
-                if diffusers_name(name) in shapes:
-                    raise ConfigError(f"{file}: {name} and another tensor of the checkpoint are both {diffusers_name(name)}")
-                shapes[diffusers_name(name)] = torch.Size(shard.get_slice(name).get_shape())
+        try:
+            # As numpy: opened for torch, a shard asks for as much free memory as it is long.
+            with safe_open(file, "np") as shard:
+                found = {name: torch.Size(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ConfigError(f"{file} is damaged: {error}") from error
+        for name, shape in found.items():
+            if diffusers_name(name) in shapes:
+                raise ConfigError(f"{file}: {name} and another tensor of the checkpoint are both {diffusers_name(name)}")
+            shapes[diffusers_name(name)] = shape
     return shapes
 
 

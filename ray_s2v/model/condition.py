@@ -21,9 +21,11 @@ def collated(rows: Sequence[dict[str, Any]], device: torch.device) -> Batch:
     """
     assert len({(row["step"], row["kind"], np.shape(row["latents"])) for row in rows}) == 1
     latents = _stacked(rows, "latents")
-    motion, clean = (latents[:, :, :HISTORY_LATENTS], latents[:, :, HISTORY_LATENTS:]) if rows[0]["kind"] == "continuation" else (None, latents)
+    num_motion = HISTORY_LATENTS if rows[0]["kind"] == "continuation" else 0
+    motion, clean = latents[:, :, :num_motion], latents[:, :, num_motion:]
     heard = torch.tensor([not row["drop_audio"] for row in rows]).view(-1, 1, 1, 1)
-    noise = torch.stack([torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(int(row["noise_seed"]))) for row in rows])
+    generators = (torch.Generator().manual_seed(int(row["noise_seed"])) for row in rows)
+    noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
     return Batch(
         step=int(rows[0]["step"]),
         slots=[int(row["slot"]) for row in rows],
@@ -31,7 +33,7 @@ def collated(rows: Sequence[dict[str, Any]], device: torch.device) -> Batch:
         errors=[str(row["error"]) for row in rows],
         latents=clean.to(device),
         reference=_stacked(rows, "reference").to(device),
-        motion=None if motion is None else motion.to(device),
+        motion=motion.to(device) if num_motion else None,
         audio=(_stacked(rows, "audio") * heard).to(device),
         text=[_tensor(row["text"]).to(device) for row in rows],
         noise=noise.to(device),

@@ -152,9 +152,10 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return load_model(cls, f"{place}/{subfolder}" if subfolder else str(place), torch_dtype, torch.device(device))
 
     def load_lora_adapter(self, source: str | Path | dict[str, Tensor], prefix: str | None = "transformer", **kwargs: Any) -> None:
-        """diffusers' loader, which here also takes a folder written by PEFT, as our runs leave them."""
-        if not isinstance(source, dict) and (Path(source) / ADAPTER_FILE).is_file():
-            tensors, config = load_adapter(Path(source))
+        """diffusers' loader, which here also takes a folder written by PEFT, as our runs leave them, or its file."""
+        folder = None if isinstance(source, dict) else Path(source).parent if Path(source).name == ADAPTER_FILE else Path(source)
+        if folder and (folder / ADAPTER_FILE).is_file():
+            tensors, config = load_adapter(folder)
             described = {f"{PREFIX}.{key}": value for key, value in config.to_dict().items()}
             super().load_lora_adapter(tensors, prefix=PREFIX, metadata=described, **kwargs)
         else:

@@ -21,7 +21,7 @@ def summary(job: Job, plan: Plan, rejected: Sequence[Rejected], num_steps: int, 
         lines += [f"  {clip.path}: {clip.reason}" for clip in rejected]
     training = job.training
     lines.append(
-        f"{num_steps} steps of {plan.slots} clips = {training.workers} workers x {training.batch_size} x {training.accumulation} micro-batches; "
+        f"{num_steps} steps of {plan.slots} clips ({training.workers} workers x {training.accumulation} turns x {training.batch_size}); "
         f"an epoch is {plan.steps_per_epoch} steps and leaves {plan.left_over} clips to the next; ZeRO-{job.zero.stage}, {job.model.dtype}"
     )
     if first_step:

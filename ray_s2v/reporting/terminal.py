@@ -44,10 +44,16 @@ class Progress:
         recent = self.step_s[-20:]
         seconds = sorted(recent)[len(recent) // 2]
         left = duration(seconds * (self.num_steps - record["step"] - 1))
-        return (
-            f"step {record['step'] + 1}/{self.num_steps}  loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  "
-            f"{len(record['clip_ids']) / record['step_s']:.2f} clips/s  data wait {record['wait_s'] / record['step_s']:.0%}  {record['memory_gib']:.1f} GiB  left {left}"
-        )
+        parts = [
+            f"step {record['step'] + 1}/{self.num_steps}",
+            f"loss {record['loss']:.4f}",
+            f"lr {record['learning_rate']:.2e}",
+            f"{len(record['clip_ids']) / record['step_s']:.2f} clips/s",
+            f"data wait {record['wait_s'] / record['step_s']:.0%}",
+            f"{record['memory_gib']:.1f} GiB",
+            f"left {left}",
+        ]
+        return "  ".join(parts)
 
     def _print(self, text: str) -> None:
         self.stream.write(("\r\033[K" if self.stream.isatty() else "") + text + "\n")

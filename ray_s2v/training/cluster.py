@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 
 import ray
+import ray.data
+from ray._private.utils import read_ray_address
 
 from ray_s2v.config import Job
 from ray_s2v.schema import ConfigError
@@ -17,6 +20,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Processes that may be starting at once: Ray's default, one a core, makes it warn of our few actors on a small machine.
+    "RAY_worker_maximum_startup_concurrency": "8",
 }
 
 
@@ -26,9 +31,26 @@ def join_cluster() -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # What workers print goes to Ray's logs; what a person should see comes through the relay.
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": ENVIRONMENT})
+    ray.init(address=_address(), logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": ENVIRONMENT})
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+
+
+def _address() -> str:
+    """The cluster that RAY_ADDRESS names or that `ray start` left running on this machine; "local" if there is none.
+
+    Ray itself would try for a minute to join a cluster that has died without taking its address file along.
+    """
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    noted = read_ray_address()
+    if noted:
+        host, _, port = noted.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=2).close()
+        except OSError:
+            return "local"
+    return noted or "local"
 
 
 def needed(job: Job) -> dict[str, float]:
@@ -44,7 +66,8 @@ def needed(job: Job) -> dict[str, float]:
 def check_capacity(job: Job) -> None:
     """Raises ConfigError, in words, if the cluster cannot give what the job needs at once."""
     there = ray.cluster_resources()
-    short = [f"{amount:g} {name}s, the cluster has {there.get(name, 0):g}" for name, amount in needed(job).items() if amount > there.get(name, 0) + 1e-6]
+    missing = {name: amount for name, amount in needed(job).items() if amount > there.get(name, 0) + 1e-6}
+    short = [f"{amount:g} {name}s, the cluster has {there.get(name, 0):g}" for name, amount in missing.items()]
     if short:
         raise ConfigError(
             f"the job needs {' and '.join(short)}: training.workers = {job.training.workers} with {job.training.worker_cpus:g} CPUs and "

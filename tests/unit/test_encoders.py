@@ -12,10 +12,10 @@ from transformers import UMT5EncoderModel
 
 from ray_s2v.demo.encoder_weights import save_encoders
 from ray_s2v.encoders.loading import load_frozen
-from ray_s2v.location import find_place
 from ray_s2v.encoders.speech import SpeechEncoder, at_feature_rate, frame_features, normalised
 from ray_s2v.encoders.text import TextEncoder, cleaned, load_tokenizer
 from ray_s2v.encoders.vae import VideoEncoder, scaled
+from ray_s2v.location import find_place
 from ray_s2v.schema import HISTORY_FRAMES, HISTORY_LATENTS, ClipError, ConfigError
 
 CAPTIONS = ["a drawn face speaks slowly", "the mouth opens with the voice", "说话的人"]

@@ -1,7 +1,6 @@
 """LoRA: what is trained, that its start depends on the seed alone, and that PEFT and diffusers load what we save."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,28 +9,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from ray_s2v.model.lora import Layers, adapter_name, load_adapter, lora_config, save_adapter, with_lora
-from ray_s2v.model.transformer import WanS2VTransformer3DModel
+from tests.tiny import TINY, tiny_network
 
-TINY: dict[str, Any] = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "text_dim": 16,
-    "freq_dim": 16,
-    "audio_dim": 8,
-    "audio_inject_layers": (0, 1),
-    "ffn_dim": 32,
-    "num_layers": 2,
-    "num_weighted_avg_layers": 5,
-}
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 RANK, ALPHA = 4, 10
-
-
-def tiny_model() -> WanS2VTransformer3DModel:
-    """The same weights at each call."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return WanS2VTransformer3DModel(**TINY).eval()
 
 
 def output(model: torch.nn.Module) -> Tensor:
@@ -54,7 +35,7 @@ def trainable(model: PeftModel) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def trained() -> PeftModel:
     """A wrapped model whose adapter is no longer at its start, where it adds nothing."""
-    model = with_lora(tiny_model(), lora_config(RANK, ALPHA, 0.0, ATTENTION, "all"), seed=3)
+    model = with_lora(tiny_network(), lora_config(RANK, ALPHA, 0.0, ATTENTION, "all"), seed=3)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in trainable(model).values():
@@ -71,20 +52,20 @@ def folder(trained: PeftModel, tmp_path: Path) -> Path:
 
 def test_peft_loads_what_we_save(trained: PeftModel, folder: Path) -> None:
     expected = output(trained)
-    assert (expected - output(tiny_model())).abs().max() > 0.01
-    loaded = PeftModel.from_pretrained(tiny_model(), str(folder)).eval()
+    assert (expected - output(tiny_network())).abs().max() > 0.01
+    loaded = PeftModel.from_pretrained(tiny_network(), str(folder)).eval()
     torch.testing.assert_close(output(loaded), expected, atol=1e-6, rtol=0.0)
 
 
 @pytest.mark.parametrize("as_string", [True, False])
 def test_diffusers_loads_what_we_save(trained: PeftModel, folder: Path, as_string: bool) -> None:
-    model = tiny_model()
+    model = tiny_network()
     model.load_lora_adapter(str(folder) if as_string else folder)
     torch.testing.assert_close(output(model), output(trained), atol=1e-6, rtol=0.0)
 
 
 def test_diffusers_own_loader_finds_alpha_in_the_header(trained: PeftModel, folder: Path) -> None:
-    model = tiny_model()
+    model = tiny_network()
     PeftAdapterMixin.load_lora_adapter(model, str(folder), prefix="base_model.model", weight_name="adapter_model.safetensors")
     torch.testing.assert_close(output(model), output(trained), atol=1e-6, rtol=0.0)
 
@@ -107,39 +88,45 @@ def test_scale_is_alpha_over_rank(trained: PeftModel) -> None:
 
 def test_start_depends_on_the_seed_alone() -> None:
     config = lora_config(RANK, ALPHA, 0.0, ATTENTION, "all")
-    base = tiny_model()
+    base = tiny_network()
     torch.manual_seed(7)
     expected_next = torch.rand(4)
     torch.manual_seed(7)
     first = with_lora(base, config, seed=3)
     assert torch.equal(torch.rand(4), expected_next)
     torch.manual_seed(8)
-    again, other = with_lora(tiny_model(), config, seed=3), with_lora(tiny_model(), config, seed=4)
+    again, other = with_lora(tiny_network(), config, seed=3), with_lora(tiny_network(), config, seed=4)
     start, start_again, start_other = trainable(first), trainable(again), trainable(other)
     assert all(torch.equal(start_again[name], parameter) for name, parameter in start.items())
     assert any(not torch.equal(start_other[name], parameter) for name, parameter in start.items())
-    assert torch.equal(output(first.eval()), output(tiny_model()))
+    assert torch.equal(output(first.eval()), output(tiny_network()))
 
 
 @pytest.mark.parametrize(
     ("layers", "parts"), [("all", {"blocks", "audio_injector"}), ("blocks", {"blocks"}), ("audio_injector", {"audio_injector"})]
 )
 def test_only_the_adapter_is_trained(layers: Layers, parts: set[str]) -> None:
-    model = with_lora(tiny_model(), lora_config(RANK, ALPHA, 0.0, ATTENTION, layers), seed=0)
+    model = with_lora(tiny_network(), lora_config(RANK, ALPHA, 0.0, ATTENTION, layers), seed=0)
     tuned = trainable(model)
     assert {name.removeprefix("base_model.model.").split(".")[0] for name in tuned} == parts
     assert all(".lora_A." in name or ".lora_B." in name for name in tuned)
     assert {parameter.dtype for parameter in tuned.values()} == {torch.float32}
-    num_attentions = {"blocks": 4, "audio_injector": 2}
+    num_attentions = {"blocks": 2 * TINY["num_layers"], "audio_injector": len(TINY["audio_inject_layers"])}
     assert len(tuned) == 2 * len(ATTENTION) * sum(num_attentions[part] for part in parts)
 
 
 def test_adapter_of_a_bfloat16_model_is_float32() -> None:
-    model = with_lora(tiny_model().to(torch.bfloat16), lora_config(RANK, ALPHA, 0.0, ATTENTION, "all"), seed=0)
+    model = with_lora(tiny_network().to(torch.bfloat16), lora_config(RANK, ALPHA, 0.0, ATTENTION, "all"), seed=0)
     assert {parameter.dtype for parameter in trainable(model).values()} == {torch.float32}
 
 
 def test_feed_forward_targets() -> None:
-    model = with_lora(tiny_model(), lora_config(RANK, ALPHA, 0.0, ["ffn.net.0.proj", "ffn.net.2"], "blocks"), seed=0)
+    model = with_lora(tiny_network(), lora_config(RANK, ALPHA, 0.0, ["ffn.net.0.proj", "ffn.net.2"], "blocks"), seed=0)
     names = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trainable(model)}
-    assert names == {f"blocks.{i}.ffn.net.{layer}" for i in range(2) for layer in ("0.proj", "2")}
+    assert names == {f"blocks.{i}.ffn.net.{layer}" for i in range(TINY["num_layers"]) for layer in ("0.proj", "2")}
+
+
+def test_diffusers_loads_the_file_itself(trained: PeftModel, folder: Path) -> None:
+    model = tiny_network()
+    model.load_lora_adapter(folder / "adapter_model.safetensors")
+    torch.testing.assert_close(output(model), output(trained), atol=1e-6, rtol=0.0)

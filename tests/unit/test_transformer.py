@@ -10,18 +10,8 @@ from torch import Tensor
 
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError
+from tests.tiny import TINY
 
-TINY: dict[str, Any] = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "text_dim": 16,
-    "freq_dim": 16,
-    "audio_dim": 8,
-    "audio_inject_layers": (0, 1, 3),
-    "ffn_dim": 32,
-    "num_layers": 4,
-    "num_weighted_avg_layers": 5,
-}
 TINY_OFFICIAL: dict[str, Any] = {
     "_class_name": "WanModel_S2V",
     "model_type": "s2v",

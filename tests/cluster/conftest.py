@@ -1,0 +1,79 @@
+"""The demo's files, made once, and its job as a person runs it: a process of its own, with a Ray of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_s2v.config import Demo
+from ray_s2v.demo import prepare_demo
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "jobs/demo.yaml"
+
+
+@pytest.fixture(scope="session")
+def demo_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    prepare_demo(Demo(folder=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def places(demo_files: Path) -> list[str]:
+    """Overrides that point jobs/demo.yaml at these files."""
+    weights = demo_files / "weights"
+    return [
+        f"demo.folder={demo_files}",
+        f"data.sources.0.path={demo_files / 'clips'}",
+        f"encoders.vae.path={weights / 'vae'}",
+        f"encoders.speech.path={weights / 'wav2vec2-large-xlsr-53-english'}",
+        f"encoders.text.path={weights / 'text_encoder'}",
+        f"encoders.text.tokenizer={weights / 'tokenizer'}",
+        f"model.path={weights}",
+    ]
+
+
+@pytest.fixture
+def start(places: list[str]) -> Callable[..., subprocess.Popen[str]]:
+    """Starts `python -m ray_s2v.train` on the demo's job; whatever is still running at the end of the test is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*overrides: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray_s2v.train", str(JOB), *places, *overrides],
+            cwd=ROOT,
+            env={**os.environ, "RAY_ADDRESS": "local"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's steps.jsonl, those of repeated steps included."""
+    file = run / "steps.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], timeout_s: float = 150) -> None:
+    """Returns once the run has logged a step."""
+    deadline = time.monotonic() + timeout_s
+    while not any(record["step"] >= step for record in records(run)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"step {step} was not reached in {timeout_s} s"
+        time.sleep(0.1)

@@ -1,0 +1,102 @@
+"""The main job as a person runs it: to its end, killed and run again, stopped by Ctrl-C, with other workers and another ZeRO stage."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from ray_s2v.model.transformer import WanS2VTransformer3DModel
+from ray_s2v.training.checkpoint import complete_checkpoints
+from tests.cluster.conftest import records, wait_for_step
+
+STEPS = 12  # two epochs
+pytestmark = pytest.mark.timeout(420)
+SHORT = [f"training.steps={STEPS}", "checkpoint.every=3", "checkpoint.keep=2"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("undisturbed") / "run"
+
+
+def test_trains_to_its_end(start, undisturbed, demo_files):
+    process = start(*SHORT, f"run.folder={undisturbed}")
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    for bad in ("empty", "text", "truncated", "no_sound", "silent", "too_short", "no_caption"):
+        assert f"bad_{bad}.mp4" in said
+        assert f"bad_{bad}.mp4" in (undisturbed / "rejected.csv").read_text()
+    assert f"step {STEPS}/{STEPS}  loss " in said
+    assert "Traceback" not in said
+
+    seen = records(undisturbed)
+    assert [record["step"] for record in seen] == list(range(STEPS))
+    for epoch in (seen[:6], seen[6:]):
+        clips = [clip for record in epoch for clip in record["clip_ids"]]
+        assert len(clips) == len(set(clips)) == 24
+    assert [step for step, _ in complete_checkpoints(undisturbed / "checkpoints")] == [9, 12]
+
+    network = WanS2VTransformer3DModel.from_pretrained(demo_files / "weights", torch_dtype=torch.float32)
+    inputs = {
+        "latents": torch.ones(1, 16, 1, 8, 8),
+        "timestep": torch.tensor([500.0]),
+        "text": [torch.ones(3, 64)],
+        "reference": torch.ones(1, 16, 1, 8, 8),
+        "audio": torch.ones(1, 25, 32, 4),
+    }
+    with torch.no_grad():
+        base = network(**inputs)
+        network.load_lora_adapter(undisturbed / "adapter")
+        by_diffusers = network(**inputs)
+        fresh = WanS2VTransformer3DModel.from_pretrained(demo_files / "weights", torch_dtype=torch.float32)
+        by_peft = PeftModel.from_pretrained(fresh, undisturbed / "adapter")(**inputs)
+    assert not torch.allclose(base, by_diffusers, atol=1e-4), "the adapter has learnt something"
+    torch.testing.assert_close(by_diffusers, by_peft, atol=1e-6, rtol=0)
+
+
+def test_killed_and_stopped_runs_go_on(start, undisturbed, tmp_path):
+    """kill -9 of the driver, then Ctrl-C, then one worker at ZeRO-3: the same clips and losses as the undisturbed run."""
+    run = tmp_path / "run"
+    settings = [*SHORT, f"run.folder={run}"]
+    killed = start(*settings)
+    wait_for_step(run, 4, killed)
+    killed.kill()
+    killed.wait()
+    first_life = records(run)
+
+    stopped = start(*settings)
+    resumed_at = len(first_life)
+    wait_for_step(run, 7, stopped)
+    stopped.send_signal(signal.SIGINT)
+    said = stopped.communicate(timeout=60)[0]
+    assert stopped.returncode == 130, said
+    assert "the same command goes on from the last checkpoint" in said
+    assert "Traceback" not in said
+    assert records(run)[resumed_at]["step"] == max(r["step"] + 1 for r in first_life) // 3 * 3, "the last checkpoint's"
+
+    second_life_end = len(records(run))
+    last = start(*settings, "training.workers=1", "zero.stage=3")
+    said = last.communicate(timeout=300)[0]
+    assert last.returncode == 0, said
+    assert records(run)[second_life_end]["step"] % 3 == 0
+
+    expected = {record["step"]: record for record in records(undisturbed)}
+    for record in records(run):
+        assert record["clip_ids"] == expected[record["step"]]["clip_ids"]
+        assert record["losses"] == pytest.approx(expected[record["step"]]["losses"], abs=1e-5)
+    assert {record["step"] for record in records(run)} == set(range(STEPS))
+
+
+def test_a_finished_run_is_left_alone_and_other_plans_are_refused(start, undisturbed):
+    assert complete_checkpoints(undisturbed / "checkpoints"), "the first test has run"
+    before = (undisturbed / "steps.jsonl").read_bytes()
+    other = start(*SHORT, f"run.folder={undisturbed}", "run.seed=7")
+    said = other.communicate(timeout=120)[0]
+    assert other.returncode == 2, said
+    assert "belongs to another plan" in said
+    again = start(*SHORT, f"run.folder={undisturbed}")
+    said = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, said
+    assert (undisturbed / "steps.jsonl").read_bytes() == before

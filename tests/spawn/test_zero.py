@@ -1,0 +1,107 @@
+"""The loop under DeepSpeed in real processes: every ZeRO stage, one and two workers, and what a checkpoint carries between them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ray_s2v.model.flow import clip_losses
+from ray_s2v.model.lora import adapter_name, with_lora
+from ray_s2v.training.checkpoint import load_state
+from ray_s2v.training.schedule import learning_rate
+from tests.spawn.zero_runs import LORA, SLOTS, STEPS, Case, run_cases, tiny_batch, tiny_job
+from tests.tiny import tiny_network
+
+STAGES = (0, 1, 2, 3)
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All stages with one and two workers over 6 steps, each leaving checkpoints at steps 3 and 6: {(workers, stage): result}."""
+    folder = tmp_path_factory.mktemp("runs")
+    results = {}
+    for workers in (1, 2):
+        cases = [Case(stage, folder / f"w{workers}s{stage}") for stage in STAGES]
+        first = run_cases(cases, workers, folder / f"out{workers}")[0]
+        results |= {(workers, stage): result for stage, result in zip(STAGES, first, strict=True)}
+    return folder, results
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The same run written out in plain torch: one process, the whole step at once, no DeepSpeed, no checkpointing."""
+    settings = tiny_job(0, 1).training
+    network = tiny_network()
+    model = with_lora(network, LORA, seed=1)
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapter = {adapter_name(n): p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(adapter.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    losses, norms = [], []
+    for step in range(STEPS):
+        loss = clip_losses(model, tiny_batch(step, list(range(SLOTS))), 3.0).mean()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(adapter.values(), settings.clip_grad_norm).item())
+        optimizer.param_groups[0]["lr"] = learning_rate(step, STEPS, settings.learning_rate, settings.warmup_steps)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, norms, {name: parameter.detach() for name, parameter in adapter.items()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_and_number_of_workers_is_plain_training(runs, plain, stage, workers):
+    result = runs[1][workers, stage]
+    losses, norms, adapter = plain
+    assert result["losses"] == pytest.approx(losses, abs=1e-5)
+    assert result["norms"] == pytest.approx(norms, rel=1e-4)
+    assert max(norms) > 0.05, "clipping must matter here"
+    assert result["adapter"].keys() == adapter.keys()
+    for name, expected in adapter.items():
+        torch.testing.assert_close(result["adapter"][name], expected, atol=2e-4, rtol=0)  # a step of Adam moves by 1e-2
+
+
+def test_workers_share_the_slots(runs):
+    expected = [[f"clip{step}.{slot}" for slot in range(SLOTS)] for step in range(STEPS)]
+    assert all(result["clips"] == expected for result in runs[1].values())
+
+
+def test_resumed_runs_go_on_as_if_undisturbed(runs, tmp_path):
+    folder, results = runs
+    same = [Case(stage, tmp_path / f"same{stage}", 3, STEPS, folder / f"w2s{stage}" / "step_000003") for stage in STAGES]
+    stages = ((2, 3), (3, 0), (0, 1))
+    changed = [Case(new, tmp_path / f"s{old}to{new}", 3, STEPS, folder / f"w2s{old}" / "step_000003") for old, new in stages]
+    resumed = run_cases(same + changed, 2, tmp_path / "out2")[0]
+    for case, result in zip(same + changed, resumed, strict=True):
+        undisturbed = results[2, case.stage]
+        if case in same:
+            assert result["losses"] == undisturbed["losses"][3:], f"stage {case.stage}: the same to the last bit"
+            assert all(torch.equal(result["adapter"][name], value) for name, value in undisturbed["adapter"].items())
+        else:
+            assert result["losses"] == pytest.approx(undisturbed["losses"][3:], abs=1e-5)
+    fewer = [Case(stage, tmp_path / f"one{stage}", 3, STEPS, folder / "w2s2" / "step_000003") for stage in (2, 3)]
+    for case, result in zip(fewer, run_cases(fewer, 1, tmp_path / "out1")[0], strict=True):
+        assert result["losses"] == pytest.approx(results[2, 2]["losses"][3:], abs=1e-5), f"2 workers to 1, stage {case.stage}"
+
+
+def test_a_checkpoint_holds_the_moments_of_every_adapter_tensor(runs):
+    state = load_state(runs[0] / "w1s2" / "step_000003")
+    assert {name.rsplit(".", 1)[0] for name in state.moments} == set(state.adapter)
+    assert all(moment.abs().max() > 0 for moment in state.moments.values())
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_stops_before_the_optimizer_where_something_is_not_finite(tmp_path, poison):
+    stages = (0, 2, 3)
+    poisoned = [Case(stage, tmp_path / f"p{stage}", poison_step=2, poison=poison) for stage in stages]
+    undisturbed = [Case(stage, tmp_path / f"u{stage}", end_step=2) for stage in stages]
+    for results in run_cases(poisoned + undisturbed, 2, tmp_path / "out"):
+        for stopped, before in zip(results[: len(stages)], results[len(stages) :], strict=True):
+            assert stopped["error"].startswith("step 2 stopped before the optimizer")
+            assert "worker 1" in stopped["error"]
+            assert "clip2.3" in stopped["error"]
+            assert all(torch.equal(stopped["adapter"][name], value) for name, value in before["adapter"].items())

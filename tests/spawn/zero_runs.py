@@ -1,0 +1,151 @@
+"""Runs of the real loop and engine in gloo processes, on a tiny network and batches made from (step, slot)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from ray_s2v.config import Job
+from ray_s2v.model.lora import lora_config, with_lora
+from ray_s2v.schema import Batch
+from tests.tiny import TINY, tiny_network
+
+SLOTS = 4
+STEPS = 6
+LORA = lora_config(4, 8, 0.0, ["to_q", "to_k", "to_v", "to_out.0"], "all")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: from the checkpoint in `start` if given, through `steps`, leaving checkpoints in `folder`."""
+
+    stage: int
+    folder: Path
+    first_step: int = 0
+    end_step: int = STEPS
+    start: Path | None = None
+    poison_step: int | None = None
+    poison: str = ""
+
+
+def tiny_job(stage: int, workers: int) -> Job:
+    nowhere = {"path": "-"}
+    return Job.model_validate(
+        {
+            "run": {"folder": "-"},
+            "data": {"sources": [nowhere]},
+            "encoders": {"vae": nowhere, "speech": nowhere, "text": {"path": "-", "tokenizer": "-"}},
+            "model": {"path": "-", "dtype": "fp32"},
+            "training": {
+                "steps": STEPS, "global_batch": SLOTS, "workers": workers, "learning_rate": 0.01, "warmup_steps": 2, "clip_grad_norm": 0.05,
+            },
+            "zero": {"stage": stage},
+        }
+    )  # fmt: skip
+
+
+def tiny_batch(step: int, slots: list[int]) -> Batch:
+    """Every other step is a continuation. A slot's tensors depend on step and slot alone."""
+
+    def draw(*shape: int) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(1000 * step + slot)) for slot in slots])
+
+    return Batch(
+        step=step,
+        slots=slots,
+        clip_ids=[f"clip{step}.{slot}" for slot in slots],
+        errors=["" for _ in slots],
+        latents=draw(16, 2, 8, 8),
+        reference=draw(16, 1, 8, 8),
+        motion=draw(16, 19, 8, 8) if step % 2 else None,
+        audio=draw(TINY["num_weighted_avg_layers"], 8, 8),
+        text=[draw(5, 16)[i] for i in range(len(slots))],
+        noise=2 * draw(16, 2, 8, 8).flip(-1),
+        noise_level=torch.tensor([(step * SLOTS + slot + 0.5) / (STEPS * SLOTS) for slot in slots]),
+        weight=torch.ones(len(slots)),
+    )
+
+
+def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
+    for step in range(case.first_step, case.end_step):
+        for slot in range(worker, SLOTS, workers):
+            batch = tiny_batch(step, [slot])
+            if step == case.poison_step and slot == SLOTS - 1 and case.poison == "loss":
+                batch.noise[0, 0, 0, 0, 0] = float("inf")
+            yield batch
+
+
+def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
+    from ray_s2v.training.checkpoint import Progress, load_state, save_checkpoint
+    from ray_s2v.training.engine import Engine
+    from ray_s2v.training.loop import NonFiniteError, StepRecord, train
+
+    job = tiny_job(case.stage, workers)
+    network = tiny_network()
+    network.enable_gradient_checkpointing()
+    model = with_lora(network, LORA, seed=1)
+    # PEFT starts one factor at zero, and with it the gradients of the other.
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    state = load_state(case.start) if case.start else None
+    engine = Engine(model, job, torch.device("cpu"), state, case.first_step)
+    if case.poison == "gradient" and worker == workers - 1:
+        first = next(iter(engine.adapter.values()))
+        calls = []
+
+        def poisoned(gradient: Tensor) -> Tensor:
+            calls.append(1)
+            return gradient / 0 if len(calls) > case.poison_step * SLOTS // workers else gradient
+
+        first._backward_hooks.clear()
+        first.register_hook(poisoned)
+        first.register_hook(engine._watch)
+
+    records: list[StepRecord] = []
+
+    def save(steps_done: int) -> None:
+        gathered = engine.state()
+        if worker == 0:
+            save_checkpoint(case.folder, Progress(steps_done, SLOTS, "plan"), gathered, LORA, "job", keep=10)
+
+    error = ""
+    try:
+        train(engine, _batches(case, worker, workers), job.training, range(case.first_step, case.end_step), STEPS, 3, save, records.append)
+    except NonFiniteError as stop:
+        error = str(stop)
+    return {
+        "losses": [record.loss for record in records],
+        "norms": [record.gradient_norm for record in records],
+        "clips": [record.clip_ids for record in records],
+        "adapter": engine.adapter_tensors(),
+        "error": error,
+    }
+
+
+def _worker(worker: int, workers: int, port: int, cases: list[Case], out: Path) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(worker), WORLD_SIZE=str(workers), LOCAL_RANK=str(worker))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    results = [_run(case, worker, workers) for case in cases]
+    torch.save(results, out / f"worker{worker}.pt")
+    dist.destroy_process_group()
+
+
+def run_cases(cases: list[Case], workers: int, out: Path) -> list[list[dict]]:
+    """Results [worker][case] of running the cases one after the other in `workers` processes."""
+    out.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_worker, args=(workers, port, cases, out), nprocs=workers)
+    return [torch.load(out / f"worker{worker}.pt", weights_only=True) for worker in range(workers)]

@@ -1,0 +1,49 @@
+"""Imports go down a floor, never up, never sideways; and Ray lives in few files."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ray_s2v
+
+ROOT = Path(ray_s2v.__file__).parent
+ROOMS = [
+    {"schema", "config", "location"},
+    {"media", "encoders", "model"},
+    {"data", "demo"},
+    {"training", "reporting"},
+    {"command", "train", "check"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+BESIDE = {("config", "schema"), ("location", "schema"), ("train", "command"), ("check", "command")}
+WITH_RAY = {"data/discover.py", "data/stream.py", "training/cluster.py", "training/driver.py"}
+MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imported(module: str) -> Iterator[str]:
+    """Dotted names of all that a module imports anywhere in it."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module: str) -> None:
+    room = module.split("/")[0].removesuffix(".py")
+    for name in imported(module):
+        if name.split(".")[0] == "ray_s2v":
+            other = name.split(".")[1]
+            assert other == room or FLOOR[other] < FLOOR[room] or (room, other) in BESIDE, f"{module} imports {name}"
+
+
+def test_package_itself_imports_nothing() -> None:
+    assert list(imported("__init__.py")) == []
+
+
+def test_ray_lives_in_few_files() -> None:
+    assert {module for module in MODULES if any(name.split(".")[0] == "ray" for name in imported(module))} == WITH_RAY
