@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from ray_s2v.config import Job, load_job
+from ray_s2v.config import Job
+from ray_s2v.job_file import load_job
 from ray_s2v.schema import RunStopped, UserError
 
 USAGE = "usage: python -m ray_s2v.{name} JOB.yaml [section.key=value ...]"

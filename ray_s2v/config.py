@@ -1,17 +1,14 @@
-"""Every setting of a job: one YAML file, one class a section; unknown keys are mistakes and all mistakes are told at once."""
+"""Every setting of a job, one class a section. What a file of them may look like is in job_file.py."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import re
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ray_s2v.schema import FRAMES_PER_LATENT, MIN_SIDE, SIZE_MULTIPLE, ConfigError
+from ray_s2v.schema import FRAMES_PER_LATENT, MIN_SIDE, SIZE_MULTIPLE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -20,7 +17,14 @@ MAX_FRAMES = 30 * FRAMES_PER_LATENT  # the reference picture's rotary position f
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would take yes for 1
+            raise ValueError("true and false (yes and no) are the value of no setting")
+        return value
 
 
 class Run(Section):
@@ -46,6 +50,13 @@ class Source(Section):
     aspect_rounding: Annotated[int, Field(ge=0, le=4)] = 2
     num_frames: int = 80
 
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _one_number_or_text(cls, value: Any) -> Any:
+        if not isinstance(value, str | int | float) or value in (math.inf, -math.inf) or value != value:
+            raise ValueError("must read like 832x480, or be a number")
+        return value
+
     @field_validator("num_frames")
     @classmethod
     def _whole_latents(cls, value: int) -> int:
@@ -64,10 +75,10 @@ class Source(Section):
 
     def exact_size(self) -> tuple[int, int]:
         """Width and height of `resolution: 832x480`."""
-        numbers = str(self.resolution).lower().split("x")
-        if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        numbers = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", str(self.resolution).lower())
+        if not numbers:
             raise ValueError(f"resolution {self.resolution!r} must read like 832x480 where resolution_type is exact")
-        width, height = map(int, numbers)
+        width, height = map(int, numbers.groups())
         if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE or min(width, height) < MIN_SIDE:
             raise ValueError(f"resolution {self.resolution}: both sides must be multiples of {SIZE_MULTIPLE}, at least {MIN_SIDE}")
         return width, height
@@ -125,7 +136,7 @@ class Dropout(Section):
 
     @model_validator(mode="after")
     def _shares(self) -> Dropout:
-        if self.text + self.audio + self.both > 1:
+        if self.text + self.audio + self.both > 1 + 1e-9:
             raise ValueError("text, audio and both are shares of all samples: together at most 1")
         return self
 
@@ -183,104 +194,3 @@ class Job(Section):
     training: Training
     zero: Zero = Zero()
     checkpoint: Checkpoint = Checkpoint()
-
-
-# Names that other trainers use for a thing that is called or computed otherwise here.
-HINTS = {
-    "accumulation": "follows from global_batch / (workers * batch_size)",
-    "gradient_accumulation_steps": "follows from global_batch / (workers * batch_size)",
-    "train_batch_size": "here it is batch_size (of a worker) and global_batch (of a step)",
-}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without the trap of a key given twice, of which the last would win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := {str(key) for key in keys if keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(sorted(twice))}", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
-    """The job of a YAML file with `section.key=value` overrides. Raises ConfigError listing every mistake."""
-    try:
-        settings = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no readable YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: a job is a mapping of sections: {', '.join(Job.model_fields)}")
-    mistakes = [message for override in overrides if (message := _override(settings, override))]
-    try:
-        job = Job.model_validate(settings)
-    except ValidationError as error:
-        mistakes += [_explained(detail) for detail in error.errors()]
-    if mistakes:
-        raise ConfigError("\n".join([f"{path}: {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}", *(f"  {m}" for m in mistakes)]))
-    return job
-
-
-def dump_job(job: Job) -> str:
-    """The job as YAML, every default written out."""
-    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _override(settings: dict[str, Any], override: str) -> str | None:
-    """Sets `section.key=value` in place; returns what is wrong with it, if anything."""
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        return f"{override!r}: an override reads section.key=value"
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506
-    except yaml.YAMLError:
-        return f"{override!r}: the value is no readable YAML"
-    *parents, last = key.split(".")
-    node: Any = settings
-    for part in parents:
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                return f"{key}: there is no item {part}; items 0 to {len(node) - 1} are there"
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        else:
-            return f"{key}: {part} stands below a value, not a section"
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        return f"{key}: {last} stands below a value, not a section"
-    return None
-
-
-def _explained(detail: ErrorDetails) -> str:
-    """One mistake in words: where, what it was, what would be right."""
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        name = str(detail["loc"][-1])
-        known = _keys_at(detail["loc"][:-1])
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = HINTS.get(name) or (f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}")
-        return f"{where}: unknown; {hint}"
-    if detail["type"] == "missing":
-        return f"{where}: missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    given = detail["input"]
-    return f"{where}: {message}" + ("" if isinstance(given, dict | list) else f" (it is {given!r})")
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at this place knows."""
-    section: Any = Job
-    for part in location:
-        if isinstance(part, str):
-            annotation = section.model_fields[part].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(section.model_fields)

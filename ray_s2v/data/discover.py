@@ -36,11 +36,13 @@ def captions_beside(video: Path) -> tuple[str, ...]:
     """The lines of the caption file beside a video; an epoch takes one of them. ClipError if there are none."""
     file = video.with_suffix(".txt")
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError as error:
         raise ClipError(f"no caption: {file.name} is not there") from error
     except UnicodeDecodeError as error:
         raise ClipError(f"the caption {file.name} is not UTF-8") from error
+    except OSError as error:
+        raise ClipError(f"the caption {file.name} cannot be read: {error.strerror}") from error
     if not any(lines):
         raise ClipError(f"the caption {file.name} is empty")
     return tuple(line for line in lines if line)
@@ -85,7 +87,7 @@ def check_rejected(clips: list[Clip], rejected: list[Rejected], max_rejected: fl
         raise DataError("no usable clip" + (f"; {len(rejected)} were rejected:\n{listed}" if rejected else " in any of data.sources"))
     share = len(rejected) / (len(clips) + len(rejected))
     if share > max_rejected:
-        raise DataError(f"{len(rejected)} clips ({share:.0%}) were rejected, data.max_rejected is {max_rejected:.0%}:\n{listed}")
+        raise DataError(f"{len(rejected)} clips ({share:.1%}) were rejected, data.max_rejected is {max_rejected:.1%}:\n{listed}")
 
 
 def rejected_csv(rejected: list[Rejected]) -> str:

@@ -59,6 +59,8 @@ class Plan:
         """The plan of a job. Raises DataError naming the buckets that cannot fill a step."""
         training = job.training
         plan = Plan(tuple(sorted(clips, key=lambda c: c.clip_id)), job.run.seed, training.global_batch, training.continuation, job.dropout)
+        if not plan.clips:
+            raise DataError("no clips to plan with")
         if small := {b: len(c) for b, c in plan.buckets.items() if len(c) < plan.slots}:
             listed = ", ".join(f"{bucket} has {count}" for bucket, count in small.items())
             raise DataError(

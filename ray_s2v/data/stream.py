@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 
 from ray_s2v.config import Encoder, Job
 from ray_s2v.data.decode import decoded
@@ -30,7 +29,7 @@ Rows = dict[str, Any]
 
 
 class _Stage:
-    """One column after another of a block of one row; loaded once in its actor."""
+    """An encoder on blocks of one row. Each imports and loads its network in its own actor, where it is used."""
 
     def __call__(self, block: Rows) -> Rows:
         row = {name: column[0] for name, column in block.items()}
@@ -44,18 +43,24 @@ class EncodeVideo(_Stage):
     """`pixels` and `reference_pixels` to `latents` [16, (19 +) latent_frames, h, w] and `reference` [16, 1, h, w]."""
 
     def __init__(self, path: str) -> None:
+
         self.encoder = VideoEncoder(path, _device())
 
     def encoded(self, row: Rows) -> Rows:
         latents, motion = self.encoder.encode_clip(row.pop("pixels"), row["kind"], int(row["num_frames"]), int(row.pop("missing_frames")))
-        joined = latents if motion is None else torch.cat([motion, latents], dim=1)
-        return {**row, "latents": joined.cpu().numpy(), "reference": self.encoder.encode(row.pop("reference_pixels")).cpu().numpy()}
+        joined = [latents.cpu().numpy()] if motion is None else [motion.cpu().numpy(), latents.cpu().numpy()]
+        return {
+            **row,
+            "latents": np.concatenate(joined, axis=1),
+            "reference": self.encoder.encode(row.pop("reference_pixels")).cpu().numpy(),
+        }
 
 
 class EncodeSpeech(_Stage):
     """`waveform`, whole, to `audio` [layers, audio_dim, num_frames] of the window."""
 
     def __init__(self, path: str) -> None:
+
         self.encoder = SpeechEncoder(path, _device())
 
     def encoded(self, row: Rows) -> Rows:
@@ -67,6 +72,7 @@ class EncodeText(_Stage):
     """`caption` to `text` [length, text_dim]."""
 
     def __init__(self, path: str, tokenizer: str) -> None:
+
         self.encoder = TextEncoder(path, tokenizer, _device())
 
     def encoded(self, row: Rows) -> Rows:
@@ -93,15 +99,18 @@ def _encode(dataset: ray.data.Dataset, stage: Callable[..., _Stage], settings: E
     )
 
 
-def worker_rows(rows: Iterable[Rows], first_step: int, slots: int, worker: int, num_workers: int) -> Iterator[Rows]:
-    """The rows of one worker, each checked to be the one that the plan's arithmetic gives it."""
-    position = first_step * slots + worker
+def worker_rows(rows: Iterable[Rows], steps: range, slots: int, worker: int, num_workers: int) -> Iterator[Rows]:
+    """The rows of one worker through `steps`, each checked to be the one that the plan's arithmetic gives it, and none missing."""
+    position = steps.start * slots + worker
     for row in rows:
         got = int(row["step"]) * slots + int(row["slot"])
         assert got == position, f"worker {worker} of {num_workers} was given row {got} of the plan instead of {position}"
         yield row
         position += num_workers
+    assert position == steps.stop * slots + worker, f"worker {worker} of {num_workers} was given no row {position} of the plan"
 
 
 def _device() -> str:
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"

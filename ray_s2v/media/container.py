@@ -28,8 +28,10 @@ def open_media(path: str) -> Iterator[InputContainer]:
         raise ClipError("the file is empty")
     try:
         container = av.open(path, metadata_errors="replace")  # titles in old encodings are no reason to stop
+    except av.error.InvalidDataError as error:
+        raise ClipError("not a media file, or its header is cut off") from error
     except av.error.FFmpegError as error:
-        raise ClipError(f"not a media file, or its header is cut off: {error.strerror}") from error
+        raise ClipError(f"cannot be opened: {error.strerror}") from error
     with container:
         try:
             yield container

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,19 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ray_s2v.model.lora import load_adapter, save_adapter
-from ray_s2v.schema import ConfigError
+from ray_s2v.training.progress import Progress, complete_checkpoints
 
-NAME = re.compile(r"step_(\d{6,})")
 PARTIAL = ".partial-"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `step` steps are done; the next is step number `step`."""
-
-    step: int
-    slots: int  # clips of a global step
-    plan: str  # fingerprint
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ def save_checkpoint(folder: Path, progress: Progress, state: State, config: Lora
     save_adapter(partial, state.adapter, config)
     save_file(state.moments, partial / "optimizer.safetensors")
     (partial / "progress.json").write_text(json.dumps(asdict(progress)))
-    (partial / "job.yaml").write_text(job)
+    (partial / "job.yaml").write_text(job, encoding="utf-8")
     _publish(partial, target)
     for _, old in complete_checkpoints(folder)[:-keep]:
         _remove(old)
@@ -72,21 +61,6 @@ def save_final_adapter(folder: Path, adapter: dict[str, Tensor], config: LoraCon
     _publish(partial, folder)
 
 
-def complete_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Step and path of every checkpoint in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((int(match[1]), path) for path in folder.iterdir() if (match := NAME.fullmatch(path.name)))
-
-
-def load_progress(checkpoint: Path) -> Progress:
-    """Where the run of this checkpoint stood. Raises ConfigError if the folder is no checkpoint."""
-    try:
-        return Progress(**json.loads((checkpoint / "progress.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{checkpoint} is no checkpoint of ray_s2v: {error}") from error
-
-
 def load_state(checkpoint: Path) -> State:
     """The adapter and the optimizer's moments of a checkpoint."""
     adapter, _ = load_adapter(checkpoint)
@@ -99,9 +73,14 @@ def _publish(partial: Path, target: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+    old = target.with_name(f"{PARTIAL}old-{target.name}")
+    if old.exists():  # what a kill has left
+        shutil.rmtree(old)
     if target.exists():  # an earlier attempt's, of the same step
-        _remove(target)
+        target.rename(old)
     partial.rename(target)
+    if old.exists():
+        shutil.rmtree(old)
     parent = os.open(target.parent, os.O_RDONLY)
     os.fsync(parent)
     os.close(parent)

@@ -13,8 +13,8 @@ from ray_s2v.location import find_place
 from ray_s2v.model.checkpoint import check_checkpoint
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.checkpoint import complete_checkpoints, load_progress
 from ray_s2v.training.cluster import check_capacity, join_cluster
+from ray_s2v.training.progress import complete_checkpoints, load_progress
 
 
 @dataclass(frozen=True)

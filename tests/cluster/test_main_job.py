@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.training.checkpoint import complete_checkpoints
+from ray_s2v.training.progress import complete_checkpoints
 from tests.cluster.conftest import records, wait_for_step
 
 STEPS = 12  # two epochs

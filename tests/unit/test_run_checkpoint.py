@@ -14,15 +14,8 @@ from peft.utils.save_and_load import load_peft_weights
 
 from ray_s2v.model.lora import adapter_name, lora_config, with_lora
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.checkpoint import (
-    Progress,
-    State,
-    complete_checkpoints,
-    load_progress,
-    load_state,
-    save_checkpoint,
-    save_final_adapter,
-)
+from ray_s2v.training.checkpoint import State, load_state, save_checkpoint, save_final_adapter
+from ray_s2v.training.progress import Progress, complete_checkpoints, load_progress
 from tests.tiny import tiny_network
 
 CONFIG = lora_config(4, 4, 0.0, ["to_q"], "all")

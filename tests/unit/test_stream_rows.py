@@ -22,7 +22,7 @@ def rows(first_step: int = FIRST) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("worker", "workers"), SHARES)
 def test_share_in_order_passes_untouched(worker: int, workers: int) -> None:
     share = rows()[worker::workers]
-    passed = list(worker_rows(share, FIRST, SLOTS, worker, workers))
+    passed = list(worker_rows(share, range(FIRST, END), SLOTS, worker, workers))
     assert len(passed) == (END - FIRST) * SLOTS // workers
     assert all(a is b for a, b in zip(passed, share, strict=True))
 
@@ -34,7 +34,7 @@ def test_row_that_was_dropped_is_noticed_at_once(worker: int, workers: int, lost
     everything = rows()
     del everything[lost]
     share = everything[worker::workers]
-    given = worker_rows(share, FIRST, SLOTS, worker, workers)
+    given = worker_rows(share, range(FIRST, END), SLOTS, worker, workers)
     in_order = sum(1 for position in range(worker, len(everything), workers) if position < lost)
     for _ in range(in_order):
         next(given)
@@ -46,13 +46,13 @@ def test_row_that_was_dropped_is_noticed_at_once(worker: int, workers: int, lost
 def test_anothers_share_is_noticed(worker: int, workers: int) -> None:
     other = (worker + 1) % workers
     with pytest.raises(AssertionError):
-        next(worker_rows(rows()[other::workers], FIRST, SLOTS, worker, workers))
+        next(worker_rows(rows()[other::workers], range(FIRST, END), SLOTS, worker, workers))
 
 
 @pytest.mark.parametrize("first_step", [FIRST - 1, FIRST + 1])
 def test_rows_of_another_first_step_are_noticed(first_step: int) -> None:
     with pytest.raises(AssertionError):
-        next(worker_rows(rows(first_step), FIRST, SLOTS, 0, 2))
+        next(worker_rows(rows(first_step), range(FIRST, END), SLOTS, 0, 2))
 
 
 def test_rows_are_taken_as_they_are_asked_for() -> None:
@@ -63,7 +63,13 @@ def test_rows_are_taken_as_they_are_asked_for() -> None:
             taken.append(row)
             yield row
 
-    given = worker_rows(counted(), FIRST, SLOTS, 0, 1)
+    given = worker_rows(counted(), range(FIRST, END), SLOTS, 0, 1)
     next(given)
     next(given)
     assert len(taken) == 2
+
+
+def test_rows_missing_at_the_end_are_noticed() -> None:
+    given = worker_rows(rows()[:-SLOTS], range(FIRST, END), SLOTS, 0, 1)
+    with pytest.raises(AssertionError, match="was given no row"):
+        list(given)

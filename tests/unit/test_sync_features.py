@@ -7,6 +7,7 @@ the clip, so that Wav2Vec2's frames lie where they are assumed is shown apart, o
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_a_flash_and_its_click_share_a_latent_frame(vae: VideoEncoder, tmp_path:
         before = len(row["pixels"]) - NUM_FRAMES
         flashed = int((row["pixels"][before:].mean(axis=(1, 2, 3)) > 128).nonzero()[0][0])
         assert abs(flashed - heard) <= 1
-        slowest = max(b - a for a, b in zip(times, times[1:], strict=False))
+        slowest = max(later - earlier for earlier, later in pairwise(times))
         assert abs(Fraction(start + flashed, FRAME_RATE) - event) <= slowest / 2 + Fraction(1, FRAME_RATE)
 
 

@@ -1,7 +1,8 @@
 """Which picture of a file becomes which frame, and how it is turned, scaled and cropped. Pictures carry their number as a bar code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -79,7 +80,7 @@ def test_frames_are_the_nearest_pictures_in_time(tmp_path: Path, clock: str) -> 
     frames = range(int((times[-1] - times[0]) * FRAME_RATE) + 1)
     chosen = nearest(times, frames)
     assert numbers_of(read_frames(path, frames, SIZE, SIZE)) == chosen
-    largest_gap = max(later - earlier for earlier, later in zip(times[:-1], times[1:], strict=True))
+    largest_gap = max(later - earlier for earlier, later in pairwise(times))
     errors = [abs(times[k] - times[0] - Fraction(frame, FRAME_RATE)) for frame, k in zip(frames, chosen, strict=True)]
     assert max(errors) <= largest_gap / 2
 
@@ -124,12 +125,27 @@ def test_truncated_file_gives_what_is_there_and_a_reason_past_the_cut(tmp_path: 
     source = tmp_path / "clip.mp4"
     path = write_bar_codes(source, CLOCKS["25"])
     whole = read_frames(path, range(70), SIZE, SIZE)
-    source.write_bytes(source.read_bytes()[: source.stat().st_size * 6 // 10])
+    content = source.read_bytes()
+    header = content.index(b"mdat")
+    source.write_bytes(content[: header + (len(content) - header) * 6 // 10])
     np.testing.assert_array_equal(read_frames(path, range(20), SIZE, SIZE), whole[:20])
     with pytest.raises(ClipError):
         read_frames(path, range(70), SIZE, SIZE)
     with pytest.raises(ClipError):
         read_frames(path, [69], SIZE, SIZE)
+
+
+def test_what_lies_before_the_window_is_not_decoded(tmp_path: Path) -> None:
+    source = tmp_path / "clip.mp4"
+    path = write_bar_codes(source, CLOCKS["25"])
+    whole = read_frames(path, range(70), SIZE, SIZE)
+    content = bytearray(source.read_bytes())
+    length = len(content) - content.index(b"mdat")
+    content[-length * 8 // 10 : -length * 6 // 10] = bytes(length * 8 // 10 - length * 6 // 10)
+    source.write_bytes(content)
+    np.testing.assert_array_equal(read_frames(path, range(55, 70), SIZE, SIZE), whole[55:])
+    with pytest.raises(ClipError, match="damaged"):
+        read_frames(path, range(70), SIZE, SIZE)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -196,7 +212,7 @@ def test_full_range_of_another_colour_matrix_is_respected(tmp_path: Path) -> Non
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
-    def pictures() -> list[NDArray[np.uint8]]:
+    def pictures() -> Iterator[NDArray[np.uint8]]:
         yield bar_code(1)
         raise KeyboardInterrupt
 

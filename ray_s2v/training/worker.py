@@ -1,0 +1,86 @@
+"""One training worker under Ray Train: the network, its engine and its share of the data, put together for the loop."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from ray_s2v.data.stream import worker_rows
+from ray_s2v.job_file import dump_job
+from ray_s2v.model.condition import collated
+from ray_s2v.model.lora import lora_config, with_lora
+from ray_s2v.model.transformer import WanS2VTransformer3DModel
+from ray_s2v.schema import Batch
+from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
+from ray_s2v.training.engine import DTYPES, Engine
+from ray_s2v.training.loop import NonFiniteError, StepRecord, train
+from ray_s2v.training.progress import Assignment, Progress, load_progress
+
+
+def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> str | None:
+    """One worker's run. `send` gets each step's record, from the first worker.
+
+    Returns why it stopped if trying again would only stop there again.
+    """
+    job = assignment.job
+    device = ray.train.torch.get_device()
+    checkpoint = assignment.resume_from()
+    first_step = load_progress(checkpoint).step if checkpoint else 0
+
+    settings = job.lora
+    config_of_lora = lora_config(settings.rank, settings.alpha or settings.rank, settings.dropout, settings.targets, settings.layers)
+    network = WanS2VTransformer3DModel.from_pretrained(job.model.path, torch_dtype=DTYPES[job.model.dtype], device=device)
+    if job.model.checkpointing == "full":
+        network.enable_gradient_checkpointing()
+    model = with_lora(network, config_of_lora, job.run.seed).train()
+    engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
+
+    steps = range(first_step, assignment.num_steps)
+    is_first = dist.get_rank() == 0
+
+    def save(steps_done: int) -> None:
+        state = engine.state()
+        if is_first:
+            progress = Progress(steps_done, assignment.plan.slots, assignment.plan.fingerprint())
+            save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
+            if steps_done == assignment.num_steps:
+                save_final_adapter(Path(job.run.folder) / "adapter", state.adapter, config_of_lora)
+
+    def report(record: StepRecord) -> None:
+        if is_first:
+            line = asdict(record)
+            with open(Path(job.run.folder) / "steps.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+            send(line)
+
+    try:
+        train(
+            engine,
+            _batches(assignment, steps, device),
+            job.training,
+            steps,
+            assignment.num_steps,
+            job.checkpoint.every,
+            save,
+            report,
+        )
+    except NonFiniteError as error:
+        return str(error)
+    return None
+
+
+def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:
+    """This worker's micro-batches, in the order of the plan."""
+    shard = ray.train.get_dataset_shard("train").iter_rows()
+    rows = worker_rows(shard, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
+    while batch := list(itertools.islice(rows, assignment.job.training.batch_size)):
+        yield collated(batch, device)

@@ -1,0 +1,115 @@
+"""The clips made by code: a good set to train on, one of each bad kind, and mouths that follow the voice."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ray_s2v.demo.clips import (
+    MOUTH_COLOUR,
+    NUM_CLIPS,
+    PICTURE_RATES,
+    SIZES,
+    SOUND_RATES,
+    Recording,
+    loudness_at,
+    make_clips,
+    random_look,
+    write_clip,
+)
+from ray_s2v.media.audio import read_audio
+from ray_s2v.media.probe import Probe, probe
+from ray_s2v.media.video import read_frames
+from ray_s2v.schema import FRAME_RATE, SAMPLE_RATE, ClipError
+
+GOOD = [f"clip_{index:02}" for index in range(NUM_CLIPS)]
+SHORT = Recording(160, 160, Fraction(25), 48_000, 1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: it takes a few seconds."""
+    folder = tmp_path_factory.mktemp("clips")
+    make_clips(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probes(folder: Path) -> list[Probe]:
+    return [probe(str(folder / f"{name}.mp4")) for name in GOOD]
+
+
+def test_all_clips_have_captions_and_nothing_half_written_is_left(folder: Path) -> None:
+    bad = {"bad_empty", "bad_text", "bad_truncated", "bad_no_sound", "bad_silent", "bad_too_short", "bad_no_caption"}
+    assert {path.stem for path in folder.glob("*.mp4")} == {*GOOD, *bad}
+    assert {path.stem for path in folder.glob("*.txt")} == {*GOOD, *bad} - {"bad_no_caption"}
+    assert {path.suffix for path in folder.iterdir()} == {".mp4", ".txt"}
+    captions = [(folder / f"{name}.txt").read_text() for name in GOOD]
+    assert all("face talks in a" in caption for caption in captions)
+    assert len(set(captions)) > NUM_CLIPS // 2
+
+
+def test_sizes_lengths_and_rates(folder: Path, probes: list[Probe]) -> None:
+    assert {(clip.width, clip.height) for clip in probes} == set(SIZES)
+    lengths = [clip.video_s for clip in probes]
+    assert 1.95 < min(lengths) < max(lengths) < 4.55
+    long_clips = [clip for clip in probes if clip.video_s >= 3.5 - 1 / 24]
+    assert len(long_clips) == 8
+    assert {(clip.width, clip.height) for clip in long_clips} == set(SIZES)
+    assert max(abs(clip.video_s - clip.audio_s) for clip in probes) < 0.05
+    rates = set()
+    for name in GOOD:
+        with av.open(folder / f"{name}.mp4") as container:
+            video, audio = container.streams.video[0], container.streams.audio[0]
+            assert (video.codec.name, audio.codec.name, audio.layout.name) == ("h264", "aac", "stereo")
+            rates.add((video.average_rate, audio.rate))
+    assert {picture_rate for picture_rate, _ in rates} == set(PICTURE_RATES)
+    assert {sound_rate for _, sound_rate in rates} == set(SOUND_RATES)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_mouth_follows_the_voice(folder: Path, name: str) -> None:
+    """Area of the mouth on the frames as trained on, against the loudness of the sound as the speech encoder gets it."""
+    path = str(folder / f"{name}.mp4")
+    clip = probe(path)
+    frames = read_frames(path, range(clip.num_frames), clip.width, clip.height)
+    mouth = (np.abs(frames.astype(int) - MOUTH_COLOUR).sum(axis=-1) < 90).sum(axis=(1, 2))
+    loudness = loudness_at(read_audio(path), SAMPLE_RATE, np.arange(clip.num_frames) / FRAME_RATE)
+    assert np.corrcoef(mouth, loudness)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bad_empty", "the file is empty"),
+        ("bad_text", "not a media file"),
+        ("bad_truncated", "truncated"),
+        ("bad_no_sound", "no audio stream"),
+        ("bad_silent", "silent"),
+    ],
+)
+def test_bad_clips_have_their_reason(folder: Path, name: str, reason: str) -> None:
+    with pytest.raises(ClipError, match=reason):
+        probe(str(folder / f"{name}.mp4"))
+
+
+def test_other_bad_clips_are_good_videos(folder: Path) -> None:
+    assert probe(str(folder / "bad_too_short.mp4")).num_frames == 5
+    assert probe(str(folder / "bad_no_caption.mp4")).num_frames == 32
+
+
+def test_clips_are_a_function_of_the_seed(tmp_path: Path) -> None:
+    contents = []
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        random = np.random.default_rng(seed)
+        write_clip(tmp_path / f"{name}.mp4", random_look(random), SHORT, random)
+        contents.append((tmp_path / f"{name}.mp4").read_bytes() + (tmp_path / f"{name}.txt").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_loudness_of_a_sine_is_its_mean_square() -> None:
+    sound = (0.5 * np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)).astype(np.float32)
+    np.testing.assert_allclose(loudness_at(sound, 16_000, np.array([0.3, 0.5])), 0.5 / np.sqrt(2), rtol=1e-3)
+    assert loudness_at(sound, 16_000, np.array([5.0]))[0] == 0
