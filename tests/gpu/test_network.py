@@ -7,6 +7,7 @@ from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from tests.golden.conftest import golden, model_case, network, official_folder  # noqa: F401 fixtures
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions, and worth 1e-3 here
 CASES = ["first_clip", "continuation", "odd_size", "short_motion", "batch2"]
 
 
