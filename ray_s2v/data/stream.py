@@ -23,7 +23,7 @@ from ray_s2v.data.decode import decoded
 from ray_s2v.encoders.speech import SpeechEncoder
 from ray_s2v.encoders.text import TextEncoder
 from ray_s2v.encoders.vae import VideoEncoder
-from ray_s2v.schema import PlanRow
+from ray_s2v.schema import ClipError, PlanRow
 
 Rows = dict[str, Any]
 
@@ -64,8 +64,12 @@ class EncodeSpeech(_Stage):
         self.encoder = SpeechEncoder(path, _device())
 
     def encoded(self, row: Rows) -> Rows:
-        audio = self.encoder.encode(np.asarray(row.pop("waveform"), np.float32), int(row["start_frame"]), int(row["num_frames"]))
-        return {**row, "audio": audio.cpu().numpy()}
+        waveform = np.asarray(row.pop("waveform"), np.float32)
+        try:
+            audio = self.encoder.encode(waveform, int(row["start_frame"]), int(row["num_frames"])).cpu().numpy()
+        except ClipError as reason:
+            audio, row["error"] = np.zeros((*self.encoder.shape, int(row["num_frames"])), np.float32), str(reason)
+        return {**row, "audio": audio}
 
 
 class EncodeText(_Stage):

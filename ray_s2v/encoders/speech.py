@@ -58,6 +58,7 @@ class SpeechEncoder:
         self.device = device
         # Masking belongs to training, and not every file has its one tensor.
         self.wav2vec = load_frozen(Wav2Vec2Model, path, device, torch.float32, mask_time_prob=0.0, mask_feature_prob=0.0)
+        self.shape = (self.wav2vec.config.num_hidden_layers + 1, self.wav2vec.config.hidden_size)  # of one frame's features
 
     @torch.no_grad()
     def hidden_states(self, waveform: np.ndarray | Tensor) -> Tensor:

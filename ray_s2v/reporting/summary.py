@@ -9,6 +9,8 @@ from ray_s2v.data.discover import Rejected
 from ray_s2v.data.plan import Plan, can_continue
 from ray_s2v.schema import FRAME_RATE
 
+MAX_LISTED = 50  # rejected clips
+
 
 def summary(job: Job, plan: Plan, rejected: Sequence[Rejected], num_steps: int, first_step: int) -> str:
     """Clips and buckets, rejected clips with their reasons, and the shape of the run."""
@@ -18,7 +20,8 @@ def summary(job: Job, plan: Plan, rejected: Sequence[Rejected], num_steps: int, 
         lines.append(f"  {bucket!s:>12}  {len(clips)} clips, {sum(map(can_continue, clips))} long enough for continuations")
     if rejected:
         lines.append(f"{len(rejected)} clips rejected:")
-        lines += [f"  {clip.path}: {clip.reason}" for clip in rejected]
+        lines += [f"  {clip.path}: {clip.reason}" for clip in rejected[:MAX_LISTED]]
+        lines += [f"  and {len(rejected) - MAX_LISTED} more, in rejected.csv"] * (len(rejected) > MAX_LISTED)
     training = job.training
     lines.append(
         f"{num_steps} steps of {plan.slots} clips ({training.workers} workers x {training.accumulation} turns x {training.batch_size}); "

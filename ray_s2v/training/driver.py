@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from ray.util.queue import Empty, Queue
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
-from ray_s2v.schema import RunStopped
+from ray_s2v.schema import ConfigError, RunStopped
 from ray_s2v.training.progress import Assignment
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
 def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None]) -> Path:
     """Trains to the end and returns the folder of the final adapter. `report` gets each step's record on the driver.
 
-    Raises RunStopped, KeyboardInterrupt.
+    Raises RunStopped, KeyboardInterrupt, and ConfigError if another run is using the folder.
     """
     job = prepared.job
     folder = Path(job.run.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("w")  # given up when this process ends, however it ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"run.folder: {folder} is in use by another run") from error
     (folder / "job.yaml").write_text(dump_job(job), encoding="utf-8")
     (folder / "rejected.csv").write_text(rejected_csv(prepared.rejected), encoding="utf-8")
     assignment = Assignment(job, prepared.plan, prepared.num_steps, prepared.start_from)

@@ -44,7 +44,7 @@ def restore_moments(engine: Any, adapter: dict[str, nn.Parameter], moments: dict
     for name, parameter in adapter.items():
         values = {moment: moments[f"{name}.{moment}"].to(parameter.device) for moment in MOMENTS}
         if stage == 0:
-            engine.optimizer.state[parameter] = {"step": torch.tensor(float(steps_done)), **values}
+            engine.optimizer.state[parameter] = {"step": _step(engine.optimizer, parameter, steps_done), **values}
         for moment, value in values.items():
             if stage in (1, 2):
                 safe_set_full_optimizer_state(parameter, value, moment)
@@ -57,11 +57,16 @@ def _create_adam_state(optimizer: Any, stage: int, steps_done: int) -> None:
     flats = optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
     for flat in flats:
         optimizer.optimizer.state[flat] = {
-            "step": torch.tensor(float(steps_done), device=flat.device if optimizer.optimizer.defaults.get("fused") else "cpu"),
+            "step": _step(optimizer.optimizer, flat, steps_done),
             **{moment: torch.zeros_like(flat, requires_grad=False) for moment in MOMENTS},
         }
     if stage in (1, 2):
         optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _step(optimizer: torch.optim.Optimizer, parameter: Tensor, steps_done: int) -> Tensor:
+    """Adam's count of steps, where its fused and its plain form keep it."""
+    return torch.tensor(float(steps_done), device=parameter.device if optimizer.defaults["fused"] else "cpu")
 
 
 def _own_slice(parameter: Any, value: Tensor) -> Tensor:
