@@ -151,8 +151,8 @@ class Training(Section):
     global_batch: Count  # clips of one optimizer step, whatever the number of workers
     batch_size: Count = 1  # clips that one worker takes at a time; accumulation follows
     workers: Count = 1
-    worker_cpus: Amount = 1.0
-    worker_gpus: Amount = 1.0
+    worker_cpus: Annotated[float, Field(gt=0)] = 1.0
+    worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
     max_failures: Annotated[int, Field(ge=0)] = 3  # of workers, before the run gives up
     continuation: Share = 0.5
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -164,6 +164,8 @@ class Training(Section):
     def _arithmetic(self) -> Training:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give one of steps and epochs")
+        if self.workers > 1 and 0 < self.worker_gpus <= 0.5:
+            raise ValueError(f"worker_gpus {self.worker_gpus:g} would put two workers on one GPU: give 0, or more than 0.5")
         if self.global_batch % (self.workers * self.batch_size):
             raise ValueError(
                 f"global_batch {self.global_batch} must be a multiple of workers * batch_size = {self.workers} * {self.batch_size}"

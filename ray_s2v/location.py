@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
+
 from ray_s2v.schema import ConfigError
 
 
@@ -48,3 +50,24 @@ def local_folder(place: str | Path, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(path, allow_patterns=[prefix + pattern for pattern in patterns])) / subfolder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(f"{place}: no such folder here, and the hub did not give it: {error}") from error
+
+
+def check_place(place: str | Path, file: str) -> None:
+    """Raises ConfigError unless `file` is in the folder or hub repository that `place` names; asks the hub, fetches nothing."""
+    path, subfolder = find_place(place)
+    if Path(path).is_dir():
+        if not (Path(path) / file).is_file():
+            raise ConfigError(f"{path} holds no {file}")
+        return
+    from huggingface_hub import file_exists, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    name = f"{subfolder}/{file}" if subfolder else file
+    try:
+        known = file_exists(path, name)
+    except HFValidationError:
+        known = False
+    except (OSError, OfflineModeIsEnabled, httpx.HTTPError):  # no network: what the cache holds will do
+        known = isinstance(try_to_load_from_cache(path, name), str)
+    if not known:
+        raise ConfigError(f"{place}: no such folder here, and no {name} in a repository {path} of the hub (or no network)")

@@ -94,7 +94,7 @@ class Batch:
     step: int
     slots: list[int]
     clip_ids: list[str]
-    errors: list[str]  # empty, or why the clip could not be read; its weight is then zero
+    errors: list[str]  # empty, or why the clip could not be read; it then adds nothing to loss and gradient
     latents: Tensor  # [batch, 16, latent_frames, h, w], clean and normalised
     reference: Tensor  # [batch, 16, 1, h, w]
     motion: Tensor | None  # [batch, 16, 19, h, w], None for first clips
@@ -102,4 +102,4 @@ class Batch:
     text: list[Tensor]  # each [length, text_dim]
     noise: Tensor  # like latents
     noise_level: Tensor  # [batch], uniform in [0, 1), before the flow's shift
-    weight: Tensor  # [batch], 1, or 0 where the clip could not be read
+    seed: int  # of what is drawn on the way through the network: LoRA's dropout

@@ -18,7 +18,8 @@ def train(job: Job) -> None:
 
     prepared = prepare(job)
     say(summary(prepared.job, prepared.plan, prepared.rejected, prepared.num_steps, prepared.first_step))
-    adapter = run_training(prepared, Progress(prepared.num_steps).show)
+    progress = Progress(prepared.num_steps)
+    adapter = run_training(prepared, progress.show, progress.note)
     say(f"done: the adapter is in {adapter}")
 
 

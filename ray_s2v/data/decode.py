@@ -33,7 +33,7 @@ def decoded(row: dict[str, Any]) -> dict[str, Any]:
     try:
         pixels, waveform = read_frames(row["path"], frames, *size), read_audio(row["path"])
         reference, error = read_frames(row["path"], [row["reference_frame"]], *size), ""
-    except ClipError as reason:
+    except (ClipError, OSError) as reason:
         pixels, reference = (np.zeros((count, row["height"], row["width"], 3), np.uint8) for count in (len(frames), 1))
         waveform, error = np.zeros(SAMPLE_RATE, np.float32), str(reason)
     return {**row, "pixels": pixels, "missing_frames": missing, "reference_pixels": reference, "waveform": waveform, "error": error}

@@ -28,8 +28,9 @@ class Rejected:
 
 
 def find_videos(source: Source) -> list[Path]:
-    """All video files below a source's folder, sorted."""
-    return sorted(path for path in Path(source.path).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    """All video files below a source's folder, sorted; those whose names begin with a dot are other programs' own."""
+    found = (path for path in Path(source.path).rglob("[!.]*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(path for path in found if path.is_file())
 
 
 def captions_beside(video: Path) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ def examine(video: Path, source: Source) -> Clip | Rejected:
         if found.num_frames < source.num_frames:
             raise ClipError(f"too short: {found.num_frames} frames at 16 a second, num_frames is {source.num_frames}")
         bucket = bucket_of(found.width, found.height, source)
-    except ClipError as reason:
+    except (ClipError, OSError) as reason:
         return Rejected(str(video), str(reason))
     root = Path(source.path)
     return Clip(f"{root.name}/{video.relative_to(root).as_posix()}", str(video), captions, found.num_frames, bucket)

@@ -20,6 +20,8 @@ import numpy as np
 from ray_s2v.config import Dropout, Job
 from ray_s2v.schema import HISTORY_FRAMES, Bucket, Clip, DataError, Kind, PlanRow
 
+VERSION = 1  # of what this file draws; a change that gives other rows for the same clips counts it up
+
 
 def generator(*key: int | str) -> np.random.Generator:
     """Random numbers that depend on the key alone."""
@@ -88,7 +90,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Changes when the position in the plan would mean other clips."""
         clips = [(clip.clip_id, clip.num_frames, clip.bucket) for clip in self.clips]
-        facts = [self.seed, self.slots, self.continuation, self.dropout.model_dump(), clips]
+        facts = [VERSION, self.seed, self.slots, self.continuation, self.dropout.model_dump(), clips]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
 
     def rows(self, first_step: int, end_step: int) -> Iterator[PlanRow]:

@@ -1,6 +1,6 @@
 """The Ray Data graph: rows of the plan, in their order, through decoding tasks and encoder actors to the training workers.
 
-    1 plan rows        one row a block, so that rows stay in order and each is one unit of work
+    1 plan             a task               steps -> rows, each a block of its own: a unit of work that keeps its place
     2 decode           CPU tasks            row -> pixels, waveform
     3 encode video     actors               pixels -> latents; first, because pixels are by far the largest column
     4 encode speech    actors               waveform -> audio
@@ -12,7 +12,8 @@ r, r + n, r + 2n, ...; `worker_rows` checks it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,34 @@ import ray
 
 from ray_s2v.config import Encoder, Job
 from ray_s2v.data.decode import decoded
-from ray_s2v.encoders.speech import SpeechEncoder
-from ray_s2v.encoders.text import TextEncoder
-from ray_s2v.encoders.vae import VideoEncoder
-from ray_s2v.schema import ClipError, PlanRow
+from ray_s2v.data.plan import Plan
+from ray_s2v.schema import ClipError, ConfigError, PlanRow
 
 Rows = dict[str, Any]
+SPAN = 32  # steps that one planning task makes the rows of
+PLAN_CPUS = 0.01
 
 
 class _Stage:
-    """An encoder on blocks of one row. Each imports and loads its network in its own actor, where it is used."""
+    """An encoder on blocks of one row, loaded once in its actor."""
+
+    def __init__(self, **places: str) -> None:
+        self.refusal = None
+        try:
+            self.load(**places)
+        except ConfigError as error:
+            # Told with the first row: Ray Data starts an actor whose constructor fails again and again, without end.
+            self.refusal = error
 
     def __call__(self, block: Rows) -> Rows:
+        if self.refusal:
+            raise self.refusal
         row = {name: column[0] for name, column in block.items()}
         return {name: [value] for name, value in self.encoded(row).items()}
+
+    def load(self, **places: str) -> None:
+        """Imports and loads the network: in the actor, so that no other process does."""
+        raise NotImplementedError
 
     def encoded(self, row: Rows) -> Rows:
         raise NotImplementedError
@@ -42,7 +57,8 @@ class _Stage:
 class EncodeVideo(_Stage):
     """`pixels` and `reference_pixels` to `latents` [16, (19 +) latent_frames, h, w] and `reference` [16, 1, h, w]."""
 
-    def __init__(self, path: str) -> None:
+    def load(self, path: str) -> None:  # type: ignore[override]
+        from ray_s2v.encoders.vae import VideoEncoder
 
         self.encoder = VideoEncoder(path, _device())
 
@@ -59,7 +75,8 @@ class EncodeVideo(_Stage):
 class EncodeSpeech(_Stage):
     """`waveform`, whole, to `audio` [layers, audio_dim, num_frames] of the window."""
 
-    def __init__(self, path: str) -> None:
+    def load(self, path: str) -> None:  # type: ignore[override]
+        from ray_s2v.encoders.speech import SpeechEncoder
 
         self.encoder = SpeechEncoder(path, _device())
 
@@ -75,7 +92,8 @@ class EncodeSpeech(_Stage):
 class EncodeText(_Stage):
     """`caption` to `text` [length, text_dim]."""
 
-    def __init__(self, path: str, tokenizer: str) -> None:
+    def load(self, path: str, tokenizer: str) -> None:  # type: ignore[override]
+        from ray_s2v.encoders.text import TextEncoder
 
         self.encoder = TextEncoder(path, tokenizer, _device())
 
@@ -83,13 +101,24 @@ class EncodeText(_Stage):
         return {**row, "text": self.encoder.encode(str(row["caption"])).float().cpu().numpy()}
 
 
-def plan_dataset(rows: Sequence[PlanRow], job: Job) -> ray.data.Dataset:
-    """The lazy dataset of feature rows, in the order of `rows`."""
-    dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+def plan_dataset(plan: Plan, steps: range, job: Job) -> ray.data.Dataset:
+    """The lazy dataset of the feature rows of `steps`, in the plan's order.
+
+    Rows are made as they are wanted: as items, each of its own block, they would cost a millisecond at every start.
+    """
+    # Any row is larger than this, so each leaves a stage as a block of its own.
+    ray.data.DataContext.get_current().target_max_block_size = 1
+    spans = [{"first": first, "end": min(first + SPAN, steps.stop)} for first in range(steps.start, steps.stop, SPAN)]
+    dataset = ray.data.from_items(spans, override_num_blocks=len(spans))
+    dataset = dataset.flat_map(partial(_rows, ray.put(plan)), num_cpus=PLAN_CPUS, concurrency=1)
     dataset = dataset.map(decoded, num_cpus=job.data.decode_cpus)
     dataset = _encode(dataset, EncodeVideo, job.encoders.vae, path=job.encoders.vae.path)
     dataset = _encode(dataset, EncodeSpeech, job.encoders.speech, path=job.encoders.speech.path)
     return _encode(dataset, EncodeText, job.encoders.text, path=job.encoders.text.path, tokenizer=job.encoders.text.tokenizer)
+
+
+def _rows(plan: ray.ObjectRef, span: dict[str, int]) -> Iterator[PlanRow]:
+    return ray.get(plan).rows(span["first"], span["end"])
 
 
 def _encode(dataset: ray.data.Dataset, stage: Callable[..., _Stage], settings: Encoder, **arguments: str) -> ray.data.Dataset:

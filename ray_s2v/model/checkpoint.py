@@ -134,11 +134,12 @@ def _empty_model(model_class: type[Model], folder: Path) -> Model:
         return model_class.from_config({key: value for key, value in read_config(folder).items() if key in settings})
 
 
-def check_checkpoint(model_class: type[Model], place: str) -> None:
-    """Raises ConfigError unless the checkpoint holds exactly the network's tensors. Reads headers only; allocates nothing."""
+def check_checkpoint(model_class: type[Model], place: str) -> Model:
+    """The network without memory behind it; ConfigError unless the checkpoint holds exactly its tensors. Reads headers only."""
     folder = checkpoint_folder(place)
     model = _empty_model(model_class, folder)
     check_names({name: p.shape for name, p in model.state_dict().items()}, stored_shapes(weight_files(folder)), folder)
+    return model
 
 
 def load_model(model_class: type[Model], place: str, dtype: torch.dtype | None, device: torch.device) -> Model:

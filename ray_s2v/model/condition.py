@@ -38,7 +38,7 @@ def collated(rows: Sequence[dict[str, Any]], device: torch.device) -> Batch:
         text=[_tensor(row["text"]).to(device) for row in rows],
         noise=noise.to(device),
         noise_level=torch.tensor([float(row["noise_level"]) for row in rows], dtype=torch.float32, device=device),
-        weight=torch.tensor([0.0 if row["error"] else 1.0 for row in rows], device=device),
+        seed=int(rows[0]["noise_seed"]),
     )
 
 

@@ -47,5 +47,5 @@ def clip_losses(model: VelocityModel, batch: Batch, shift: float) -> Tensor:
     off = prediction.float() - (batch.noise - batch.latents)
     # A clip that could not be read is black and silent; its error may be anything, its share in the step is nothing. Masked before
     # it is squared: afterwards the gradient would be 0 times the error, which is NaN where the prediction is not finite.
-    counts = (batch.weight > 0).view(-1, 1, 1, 1, 1)
+    counts = torch.tensor([not error for error in batch.errors], device=off.device).view(-1, 1, 1, 1, 1)
     return torch.where(counts, off, 0.0).square().mean(dim=(1, 2, 3, 4))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,18 +13,35 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ray_s2v.schema import ConfigError
+
 PREFIX = "base_model.model"  # of every name in an adapter that PEFT writes
 ADAPTER_FILE = "adapter_model.safetensors"
 
 Layers = Literal["all", "blocks", "audio_injector"]
-_LAYERS = {"all": ".*", "blocks": r"blocks\..*", "audio_injector": r"audio_injector\..*"}
+_LAYERS = {"all": r"(.*\.)?", "blocks": r"blocks\..*\.", "audio_injector": r"audio_injector\..*\."}
+
+
+def target_pattern(targets: Sequence[str], layers: Layers) -> str:
+    """The expression that the names of adapted layers match as a whole."""
+    return rf"{_LAYERS[layers]}({'|'.join(map(re.escape, targets))})"
+
+
+def check_targets(model: nn.Module, targets: Sequence[str], layers: Layers) -> None:
+    """Raises ConfigError naming each target that no linear layer of the chosen part is called."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    unknown = [target for target in targets if not any(re.fullmatch(target_pattern([target], layers), name) for name in linear)]
+    if unknown:
+        endings = sorted({".".join(name.split(".")[-2:]) if name.split(".")[-1].isdigit() else name.split(".")[-1] for name in linear})
+        raise ConfigError(
+            f"lora.targets: no linear layer of lora.layers = {layers} ends in {', '.join(unknown)}; there are {', '.join(endings)}"
+        )
 
 
 def lora_config(rank: int, alpha: float, dropout: float, targets: list[str], layers: Layers) -> LoraConfig:
     """PEFT's configuration for the linear layers whose names end in one of `targets`, in the chosen part of the network."""
-    suffixes = "|".join(target.replace(".", r"\.") for target in targets)
     # PEFT types alpha as an integer; it only ever divides it by the rank.
-    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=rf"{_LAYERS[layers]}\.({suffixes})")
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_pattern(targets, layers))
 
 
 def with_lora(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:

@@ -27,6 +27,8 @@ def summary(job: Job, plan: Plan, rejected: Sequence[Rejected], num_steps: int, 
         f"{num_steps} steps of {plan.slots} clips ({training.workers} workers x {training.accumulation} turns x {training.batch_size}); "
         f"an epoch is {plan.steps_per_epoch} steps and leaves {plan.left_over} clips to the next; ZeRO-{job.zero.stage}, {job.model.dtype}"
     )
+    if training.warmup_steps >= num_steps:
+        lines.append(f"the learning rate warms up for {training.warmup_steps} steps, all that there are: lower training.warmup_steps")
     if first_step:
         lines.append(f"going on from the checkpoint of step {first_step}")
     return "\n".join(lines)

@@ -31,13 +31,13 @@ class Progress:
         self.step_s.append(record["step_s"])
         is_last = record["step"] + 1 == self.num_steps
         for clip, reason in record["unreadable"].items():
-            self._print(f"step {record['step'] + 1}: {clip} could not be read and counts for nothing: {reason}")
+            self.note(f"step {record['step'] + 1}: {clip} could not be read and adds nothing: {reason}")
         if self.stream.isatty():
             self.stream.write(f"\r\033[K{self.line(record)}" + ("\n" if is_last else ""))
             self.stream.flush()
         elif is_last or time.monotonic() - self.shown_at >= PLAIN_EVERY_S:
             self.shown_at = time.monotonic()
-            self._print(self.line(record))
+            self.note(self.line(record))
 
     def line(self, record: dict[str, Any]) -> str:
         """Step, loss, learning rate, clips a second, share of time waiting for data, memory and time left."""
@@ -55,6 +55,7 @@ class Progress:
         ]
         return "  ".join(parts)
 
-    def _print(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """A line of its own, beside those of the steps."""
         self.stream.write(("\r\033[K" if self.stream.isatty() else "") + text + "\n")
         self.stream.flush()

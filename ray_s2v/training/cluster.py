@@ -39,18 +39,26 @@ def join_cluster() -> None:
 def _address() -> str:
     """The cluster that RAY_ADDRESS names or that `ray start` left running on this machine; "local" if there is none.
 
-    Ray itself would try for a minute to join a cluster that has died without taking its address file along.
+    Ray itself would try for minutes to join a cluster that is not there. Raises ConfigError if nothing answers at RAY_ADDRESS.
     """
     if named := os.environ.get("RAY_ADDRESS"):
+        if _answers(named) is False:
+            raise ConfigError(f"RAY_ADDRESS is {named}, where nothing answers: start the cluster, or unset it to run on this machine")
         return named
     noted = read_ray_address()
-    if noted:
-        host, _, port = noted.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=2).close()
-        except OSError:
-            return "local"
-    return noted or "local"
+    return noted if noted and _answers(noted) else "local"
+
+
+def _answers(address: str) -> bool | None:
+    """Whether something listens at host:port; None for addresses of other kinds."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return None
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def needed(job: Job) -> dict[str, float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ import ray.data
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.stream import plan_dataset
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared
 
 
-def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None]) -> Path:
-    """Trains to the end and returns the folder of the final adapter. `report` gets each step's record on the driver.
+def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> Path:
+    """Trains to the end and returns the folder of the final adapter. On the driver, `report` gets each step's record and `note`
+    what else a person should know.
 
     Raises RunStopped, KeyboardInterrupt, and ConfigError if another run is using the folder.
     """
@@ -43,13 +47,28 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None]) -
     (folder / "rejected.csv").write_text(rejected_csv(prepared.rejected), encoding="utf-8")
     assignment = Assignment(job, prepared.plan, prepared.num_steps, prepared.start_from)
     if assignment.first_step() < prepared.num_steps:
-        _fit(assignment, report)
-    return folder / "adapter"
+        _fit(assignment, report, note)
+    adapter, last = folder / "adapter", assignment.resume_from()
+    if not adapter.exists() and last:  # killed between its last checkpoint and this
+        from ray_s2v.model.lora import load_adapter
+        from ray_s2v.training.checkpoint import save_final_adapter
+
+        save_final_adapter(adapter, *load_adapter(last))
+    return adapter
 
 
-def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> None:
+def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> None:
     job = assignment.job
-    records = Queue()
+    # On this machine: wherever else it were, that machine's end would be the driver's.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    records = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+    def show(record: dict[str, Any]) -> None:
+        if "note" in record:
+            note(record["note"])
+        else:
+            report(record)
+
     trainer = TorchTrainer(
         partial(_work, records=records),
         train_loop_config={"assignment": assignment},
@@ -65,20 +84,35 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> No
             name="ray",
             storage_path=job.run.folder,
             failure_config=ray.train.FailureConfig(max_failures=job.training.max_failures),
+            callbacks=[_Restarts(assignment, records)],
         ),
     )
     # In a thread of its own, where Ray Train leaves Ctrl-C to us: its handler ends the process with code 1 and no word.
     outcome: Future[ray.train.Result] = Future()
     threading.Thread(target=lambda: _settle(outcome, trainer.fit), daemon=True).start()
-    while not outcome.done():
-        _pass_on(records, report, wait_s=0.5)
-    _pass_on(records, report, wait_s=0)
+    with _ctrl_c() as asked_to_stop:
+        while not outcome.done():
+            _pass_on(records, show, wait_s=0.5)
+            if asked_to_stop.is_set():
+                raise KeyboardInterrupt
+    _pass_on(records, show, wait_s=0)
     try:
         stopped = outcome.result().return_value
     except ray.train.TrainingFailedError as error:
         raise RunStopped(_explained(error, assignment)) from error
     if stopped:
         raise RunStopped(stopped)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets. Raised as an exception, it can be lost in one of Ray's callbacks."""
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _settle(outcome: Future[Any], run: Callable[[], Any]) -> None:
@@ -89,22 +123,43 @@ def _settle(outcome: Future[Any], run: Callable[[], Any]) -> None:
 
 
 def _pass_on(records: Queue, report: Callable[[dict[str, Any]], None], wait_s: float) -> None:
-    """Hands the workers' records to `report` until none comes for `wait_s`."""
+    """Hands over the workers' records: those that are there, and one more if it comes within `wait_s`."""
     try:
+        report(records.get(block=wait_s > 0, timeout=wait_s))
         while True:
-            report(records.get(block=wait_s > 0, timeout=wait_s))
+            report(records.get(block=False))
     except Empty:
         return
 
 
-def _explained(error: Exception, assignment: Assignment) -> str:
-    return f"{error}\nThe run stands at step {assignment.first_step()} of {assignment.num_steps}; the same command goes on from there"
+class _Restarts(ray.train.UserCallback):
+    """Says in Ray Train's controller why workers failed, and where they start again."""
+
+    def __init__(self, assignment: Assignment, records: Queue) -> None:
+        self.assignment, self.records = assignment, records
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        failures = "; ".join(f"worker {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
+        self.records.put({"note": f"workers failed at or after step {self.assignment.first_step()}, the last checkpoint: {failures}"})
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> str:
+    """Every worker's failure in a line; the whole of it is in Ray's logs."""
+    failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {0: error}
+    listed = "\n".join(f"  worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
+    return (
+        f"training failed {assignment.job.training.max_failures + 1} times, the last time by\n{listed}\nThe tracebacks are in "
+        f"/tmp/ray/session_latest/logs/train. The last checkpoint is of step {assignment.first_step()} of {assignment.num_steps}"
+    )
 
 
 def _dataset(assignment: Assignment) -> ray.data.Dataset:
     """The rest of the run's rows. Ray Train's controller calls this at every start of the workers, so a restart resumes exactly."""
-    rows = list(assignment.plan.rows(assignment.first_step(), assignment.num_steps))
-    return plan_dataset(rows, assignment.job)
+    return plan_dataset(assignment.plan, range(assignment.first_step(), assignment.num_steps), assignment.job)
 
 
 def _work(config: dict[str, Any], records: Queue) -> str | None:

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 
 from ray_s2v.config import Training
-from ray_s2v.schema import Batch
+from ray_s2v.schema import Batch, RunStopped
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.schedule import learning_rate
 
 
-class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is not finite; the optimizer has not stepped."""
+class UnusableStep(RunStopped):
+    """A loss or a gradient is not finite, or no clip of a step could be read; the optimizer has not stepped."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def train(
     save: Callable[[int], None],
     report: Callable[[StepRecord], None],
 ) -> None:
-    """Trains through `steps` of a run of `num_steps`; `save` gets the number of steps done. Raises NonFiniteError."""
+    """Trains through `steps` of a run of `num_steps`; `save` gets the number of steps done. Raises UnusableStep."""
     for step in steps:
         started = time.monotonic()
         share = _one_share(engine, batches, settings.accumulation)
         shares = _from_all_workers(share)
-        _check_finite(step, shares)
+        _check_usable(step, shares)
         rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
         norm = engine.step(rate)
         report(_record(step, shares, rate, norm, time.monotonic() - started, engine.device))
@@ -93,8 +93,12 @@ def _from_all_workers(share: Share) -> list[Share]:
     return shares
 
 
-def _check_finite(step: int, shares: list[Share]) -> None:
-    """Stops every worker, before the optimizer has moved anything, where one met a loss or gradient that is not finite."""
+def _check_usable(step: int, shares: list[Share]) -> None:
+    """Stops every worker, before the optimizer has moved anything, where one met a loss or gradient that is not finite, or all
+    clips have become unreadable, as when a disk goes away."""
+    reasons = {f"{clip}: {error}" for share in shares for clip, error in zip(share.clip_ids, share.errors, strict=True) if error}
+    if all(error for share in shares for error in share.errors):
+        raise UnusableStep(f"step {step} stopped before the optimizer: none of its clips could be read: " + "; ".join(sorted(reasons)))
     found = []
     for worker, share in enumerate(shares):
         bad = [clip for clip, loss in zip(share.clip_ids, share.losses, strict=True) if not math.isfinite(loss)]
@@ -102,7 +106,7 @@ def _check_finite(step: int, shares: list[Share]) -> None:
             what = f"the loss of {', '.join(bad)}" if bad else f"a gradient of {', '.join(share.clip_ids)}"
             found.append(f"worker {worker}: {what}")
     if found:
-        raise NonFiniteError(f"step {step} stopped before the optimizer: not finite: " + "; ".join(found))
+        raise UnusableStep(f"step {step} stopped before the optimizer: not finite: " + "; ".join(found))
 
 
 def _record(step: int, shares: list[Share], rate: float, norm: float, step_s: float, device: torch.device) -> StepRecord:

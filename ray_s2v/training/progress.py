@@ -19,7 +19,6 @@ class Progress:
     """Where a run stands. `step` steps are done; the next is step number `step`."""
 
     step: int
-    slots: int  # clips of a global step
     plan: str  # fingerprint
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +20,10 @@ from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
 from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import Batch
+from ray_s2v.schema import Batch, RunStopped, UserError
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import DTYPES, Engine
-from ray_s2v.training.loop import NonFiniteError, StepRecord, train
+from ray_s2v.training.loop import StepRecord, train
 from ray_s2v.training.progress import Assignment, Progress, load_progress
 
 
@@ -33,7 +34,9 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     """
     job = assignment.job
     device = ray.train.torch.get_device()
-    checkpoint = assignment.resume_from()
+    chosen = [assignment.resume_from()]
+    dist.broadcast_object_list(chosen)  # machines may see a shared folder's news at different times
+    checkpoint = chosen[0]
     first_step = load_progress(checkpoint).step if checkpoint else 0
 
     settings = job.lora
@@ -46,11 +49,15 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
 
     steps = range(first_step, assignment.num_steps)
     is_first = dist.get_rank() == 0
+    steps_file = Path(job.run.folder) / "steps.jsonl"
+    if is_first and steps_file.exists():  # a kill may have left half a line
+        whole = steps_file.read_bytes().rpartition(b"\n")
+        os.truncate(steps_file, len(whole[0] + whole[1]))
 
     def save(steps_done: int) -> None:
         state = engine.state()
         if is_first:
-            progress = Progress(steps_done, assignment.plan.slots, assignment.plan.fingerprint())
+            progress = Progress(steps_done, assignment.plan.fingerprint())
             save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
             if steps_done == assignment.num_steps:
                 save_final_adapter(Path(job.run.folder) / "adapter", state.adapter, config_of_lora)
@@ -58,7 +65,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     def report(record: StepRecord) -> None:
         if is_first:
             line = asdict(record)
-            with open(Path(job.run.folder) / "steps.jsonl", "a") as file:
+            with steps_file.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             send(line)
 
@@ -73,7 +80,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
             save,
             report,
         )
-    except NonFiniteError as error:
+    except (RunStopped, UserError) as error:
         return str(error)
     return None
 

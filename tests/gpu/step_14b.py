@@ -52,7 +52,7 @@ def random_batch(has_motion: bool) -> Batch:
         text=[draw(120, 4096)],
         noise=draw(1, 16, FRAMES, HEIGHT, WIDTH),
         noise_level=torch.tensor([0.5], device="cuda"),
-        weight=torch.ones(1, device="cuda"),
+        seed=0,
     )
 
 

@@ -88,20 +88,29 @@ def test_resumed_runs_go_on_as_if_undisturbed(runs, tmp_path):
         assert result["losses"] == pytest.approx(results[2, 2]["losses"][3:], abs=1e-5), f"2 workers to 1, stage {case.stage}"
 
 
+def test_dropout_of_the_adapter_resumes_exactly(tmp_path):
+    whole = Case(2, tmp_path / "whole", lora_dropout=0.5)
+    resumed = Case(2, tmp_path / "resumed", 3, STEPS, tmp_path / "whole" / "step_000003", lora_dropout=0.5)
+    without = Case(2, tmp_path / "without")
+    results = run_cases([whole, resumed, without], 2, tmp_path / "out")[0]
+    assert results[1]["losses"] == results[0]["losses"][3:]
+    assert results[0]["losses"] != pytest.approx(results[2]["losses"], abs=1e-3), "dropout is at work"
+
+
 def test_a_checkpoint_holds_the_moments_of_every_adapter_tensor(runs):
     state = load_state(runs[0] / "w1s2" / "step_000003")
     assert {name.rsplit(".", 1)[0] for name in state.moments} == set(state.adapter)
     assert all(moment.abs().max() > 0 for moment in state.moments.values())
 
 
-@pytest.mark.parametrize("poison", ["loss", "gradient"])
-def test_stops_before_the_optimizer_where_something_is_not_finite(tmp_path, poison):
+@pytest.mark.parametrize("poison", ["loss", "gradient", "unreadable"])
+def test_stops_before_the_optimizer_where_a_step_cannot_be_used(tmp_path, poison):
     stages = (0, 2, 3)
     poisoned = [Case(stage, tmp_path / f"p{stage}", poison_step=2, poison=poison) for stage in stages]
     undisturbed = [Case(stage, tmp_path / f"u{stage}", end_step=2) for stage in stages]
     for results in run_cases(poisoned + undisturbed, 2, tmp_path / "out"):
         for stopped, before in zip(results[: len(stages)], results[len(stages) :], strict=True):
             assert stopped["error"].startswith("step 2 stopped before the optimizer")
-            assert "worker 1" in stopped["error"]
+            assert ("clip2.0: gone" if poison == "unreadable" else "worker 1") in stopped["error"]
             assert "clip2.3" in stopped["error"]
             assert all(torch.equal(stopped["adapter"][name], value) for name, value in before["adapter"].items())

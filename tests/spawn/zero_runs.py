@@ -34,6 +34,7 @@ class Case:
     start: Path | None = None
     poison_step: int | None = None
     poison: str = ""
+    lora_dropout: float = 0.0
 
 
 def tiny_job(stage: int, workers: int) -> Job:
@@ -70,7 +71,7 @@ def tiny_batch(step: int, slots: list[int]) -> Batch:
         text=[draw(5, 16)[i] for i in range(len(slots))],
         noise=2 * draw(16, 2, 8, 8).flip(-1),
         noise_level=torch.tensor([(step * SLOTS + slot + 0.5) / (STEPS * SLOTS) for slot in slots]),
-        weight=torch.ones(len(slots)),
+        seed=1000 * step + slots[0],
     )
 
 
@@ -80,19 +81,24 @@ def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
             batch = tiny_batch(step, [slot])
             if step == case.poison_step and slot == SLOTS - 1 and case.poison == "loss":
                 batch.noise[0, 0, 0, 0, 0] = float("inf")
+            if step == case.poison_step and case.poison == "unreadable":
+                batch.errors = ["gone" for _ in batch.errors]
             yield batch
 
 
 def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
+    from ray_s2v.training import engine as engine_module
     from ray_s2v.training.checkpoint import load_state, save_checkpoint
     from ray_s2v.training.engine import Engine
-    from ray_s2v.training.loop import NonFiniteError, StepRecord, train
+    from ray_s2v.training.loop import StepRecord, UnusableStep, train
     from ray_s2v.training.progress import Progress
 
+    engine_module.PERSISTENT_BELOW = 0  # or ZeRO-3 would leave every tensor of this network whole
     job = tiny_job(case.stage, workers)
     network = tiny_network()
     network.enable_gradient_checkpointing()
-    model = with_lora(network, LORA, seed=1)
+    config = lora_config(LORA.r, LORA.lora_alpha, case.lora_dropout, ["to_q", "to_k", "to_v", "to_out.0"], "all")
+    model = with_lora(network, config, seed=1).train()
     # PEFT starts one factor at zero, and with it the gradients of the other.
     torch.manual_seed(2)
     for name, parameter in model.named_parameters():
@@ -117,12 +123,12 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
     def save(steps_done: int) -> None:
         gathered = engine.state()
         if worker == 0:
-            save_checkpoint(case.folder, Progress(steps_done, SLOTS, "plan"), gathered, LORA, "job", keep=10)
+            save_checkpoint(case.folder, Progress(steps_done, "plan"), gathered, LORA, "job", keep=10)
 
     error = ""
     try:
         train(engine, _batches(case, worker, workers), job.training, range(case.first_step, case.end_step), STEPS, 3, save, records.append)
-    except NonFiniteError as stop:
+    except UnusableStep as stop:
         error = str(stop)
     return {
         "losses": [record.loss for record in records],

@@ -52,8 +52,8 @@ def test_first_clips() -> None:
     assert [len(text) for text in batch.text] == [3, 5]
     assert batch.noise.shape == batch.latents.shape
     assert batch.noise_level.tolist() == [0.125, 0.375]
-    assert batch.weight.tolist() == [1.0, 1.0]
-    tensors = [batch.latents, batch.reference, batch.audio, batch.noise, batch.noise_level, batch.weight, *batch.text]
+    assert batch.errors == ["", ""]
+    tensors = [batch.latents, batch.reference, batch.audio, batch.noise, batch.noise_level, *batch.text]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
@@ -99,7 +99,7 @@ def test_noise_leaves_the_global_generator_alone() -> None:
 
 def test_unreadable_clip_weighs_nothing_and_keeps_its_reason() -> None:
     batch = collated([row(0), row(1, error="the file is empty"), row(2)], CPU)
-    assert batch.weight.tolist() == [1.0, 0.0, 1.0]
+    assert [bool(error) for error in batch.errors] == [False, True, False]
     assert batch.errors == ["", "the file is empty", ""]
 
 

@@ -20,5 +20,5 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="in use by another run"):
-            run_training(prepared, lambda record: None)
+            run_training(prepared, lambda record: None, lambda text: None)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

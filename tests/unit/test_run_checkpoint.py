@@ -25,7 +25,7 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}  # o
 
 
 def progress(step: int) -> Progress:
-    return Progress(step, 4, "abcdef")
+    return Progress(step, "abcdef")
 
 
 def state(step: int) -> State:
@@ -225,7 +225,7 @@ def test_files_reach_the_disk_before_the_folder_has_its_name(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"{", b"\xff", b"[]", b"3", b'{"step": 1}', json.dumps({"step": 1, "slots": 2, "plan": "x", "more": 3}).encode()],
+    [None, b"", b"{", b"\xff", b"[]", b"3", b'{"step": 1}', json.dumps({"step": 1, "plan": "x", "more": 3}).encode()],
 )
 def test_folder_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     folder = tmp_path / "step_000007"
