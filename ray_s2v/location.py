@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
-
 from ray_s2v.schema import ConfigError
 
 
@@ -31,6 +29,8 @@ def find_place(place: str | Path) -> Place:
     repository, _, subfolder = rest.partition("/")
     if owner in ("", ".", "..", "~") or not repository:
         raise ConfigError(f"{place}: no such folder, and no owner/repository of the hub")
+    if Path(owner).is_dir():  # a slip in a path is likelier than a hub's owner of that name
+        raise ConfigError(f"{place}: no such folder, though {owner} is one")
     return Place(f"{owner}/{repository}", subfolder)
 
 
@@ -53,21 +53,20 @@ def local_folder(place: str | Path, patterns: Sequence[str]) -> Path:
 
 
 def check_place(place: str | Path, file: str) -> None:
-    """Raises ConfigError unless `file` is in the folder or hub repository that `place` names; asks the hub, fetches nothing."""
+    """Raises ConfigError unless `file` (a small one) is in the folder or hub repository that `place` names.
+
+    Of a repository, it is fetched into the cache; without network, what the cache holds will do.
+    """
     path, subfolder = find_place(place)
     if Path(path).is_dir():
         if not (Path(path) / file).is_file():
             raise ConfigError(f"{path} holds no {file}")
         return
-    from huggingface_hub import file_exists, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
 
-    name = f"{subfolder}/{file}" if subfolder else file
     try:
-        known = file_exists(path, name)
-    except HFValidationError:
-        known = False
-    except (OSError, OfflineModeIsEnabled, httpx.HTTPError):  # no network: what the cache holds will do
-        known = isinstance(try_to_load_from_cache(path, name), str)
-    if not known:
-        raise ConfigError(f"{place}: no such folder here, and no {name} in a repository {path} of the hub (or no network)")
+        hf_hub_download(path, file, subfolder=subfolder or None)
+    except (HFValidationError, OSError) as error:  # OSError: what the hub refuses, does not have, or cannot be asked for
+        name = f"{subfolder}/{file}" if subfolder else file
+        raise ConfigError(f"{place}: no such folder here, and the hub gives no {name} of {path} ({type(error).__name__})") from error

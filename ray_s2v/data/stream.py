@@ -33,18 +33,20 @@ class _Stage:
     """An encoder on blocks of one row, loaded once in its actor."""
 
     def __init__(self, **places: str) -> None:
-        self.refusal = None
+        self.refusal = ""
         try:
             self.load(**places)
         except ConfigError as error:
-            # Told with the first row: Ray Data starts an actor whose constructor fails again and again, without end.
-            self.refusal = error
+            # Goes to the workers in the row's place: Ray Data starts an actor whose constructor fails again and again, without end.
+            self.refusal = str(error)
 
     def __call__(self, block: Rows) -> Rows:
-        if self.refusal:
-            raise self.refusal
         row = {name: column[0] for name, column in block.items()}
-        return {name: [value] for name, value in self.encoded(row).items()}
+        if self.refusal or "refusal" in row:
+            row = {"step": row["step"], "slot": row["slot"], "refusal": row.get("refusal", self.refusal)}
+        else:
+            row = self.encoded(row)
+        return {name: [value] for name, value in row.items()}
 
     def load(self, **places: str) -> None:
         """Imports and loads the network: in the actor, so that no other process does."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ray_s2v.location import find_place
 from ray_s2v.schema import ConfigError
@@ -23,7 +24,7 @@ def load_frozen(model_class: Any, place: str | Path, device: str, dtype: torch.d
         model, info = model_class.from_pretrained(
             path, subfolder=subfolder, dtype=dtype, use_safetensors=True, output_loading_info=True, **config
         )
-    except OSError as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # absent, damaged, of another shape, or too large
         raise ConfigError(f"{place}: cannot load {model_class.__name__}: {error}") from error
     missing = sorted(info["missing_keys"])
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -139,18 +140,20 @@ class _Restarts(ray.train.UserCallback):
         self.assignment, self.records = assignment, records
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        failures = "; ".join(f"worker {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
+        failures = "; ".join(f"worker {rank}: {_root(error)}" for rank, error in sorted(worker_exceptions.items()))
         self.records.put({"note": f"workers failed at or after step {self.assignment.first_step()}, the last checkpoint: {failures}"})
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def _root(error: Exception) -> str:
+    """The line of an error's text that names the first exception; Ray's texts hold whole tracebacks and end in advice."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit): ", line)), lines[-1])
 
 
 def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> str:
     """Every worker's failure in a line; the whole of it is in Ray's logs."""
     failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {0: error}
-    listed = "\n".join(f"  worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
+    listed = "\n".join(f"  worker {rank}: {_root(failure)}" for rank, failure in sorted(failures.items()))
     return (
         f"training failed {assignment.job.training.max_failures + 1} times, the last time by\n{listed}\nThe tracebacks are in "
         f"/tmp/ray/session_latest/logs/train. The last checkpoint is of step {assignment.first_step()} of {assignment.num_steps}"

@@ -72,11 +72,11 @@ class Engine:
     def _watch(self, gradient: Tensor) -> None:
         self.gradient_sum += gradient.detach().float().sum()
 
-    def forward_backward(self, batch: Batch) -> list[float]:
-        """Adds the gradients of a micro-batch; returns the loss of each of its clips."""
+    def forward_backward(self, batch: Batch, scale: float) -> list[float]:
+        """Adds the gradients of a micro-batch's mean loss, times `scale`; returns the loss of each of its clips."""
         torch.manual_seed(batch.seed)
         losses = clip_losses(self.deepspeed, batch, self.shift)
-        self.deepspeed.backward(losses.mean())
+        self.deepspeed.backward(losses.mean() * scale)
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()
         return losses.detach().tolist()

@@ -7,14 +7,17 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from ray_s2v.config import Training
-from ray_s2v.schema import Batch, RunStopped
+from ray_s2v.schema import Batch, RunStopped, UserError
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.schedule import learning_rate
+
+Said = TypeVar("Said")
 
 
 class UnusableStep(RunStopped):
@@ -23,14 +26,21 @@ class UnusableStep(RunStopped):
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker saw in one global step."""
+    """What one worker was given for one global step."""
 
     slots: list[int]
     clip_ids: list[str]
     errors: list[str]
+    wait_s: float  # for data
+    refusal: str  # empty, or a user's mistake that only the data's path brought to light
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a worker's share."""
+
     losses: list[float]
     gradients_finite: bool
-    wait_s: float  # for data
 
 
 @dataclass(frozen=True)
@@ -62,55 +72,70 @@ def train(
     """Trains through `steps` of a run of `num_steps`; `save` gets the number of steps done. Raises UnusableStep."""
     for step in steps:
         started = time.monotonic()
-        share = _one_share(engine, batches, settings.accumulation)
+        given, share = _next_share(batches, settings.accumulation)
         shares = _from_all_workers(share)
-        _check_usable(step, shares)
+        # Gradients average over the clips that can be read, wherever they lie.
+        scale = settings.global_batch / _count_readable(step, shares)
+        losses = [loss for batch in given for loss in engine.forward_backward(batch, scale)]
+        outcomes = _from_all_workers(Outcome(losses, engine.gradients_finite()))
+        _check_finite(step, shares, outcomes)
         rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
         norm = engine.step(rate)
-        report(_record(step, shares, rate, norm, time.monotonic() - started, engine.device))
+        report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
         if (step + 1) % save_every == 0 or step + 1 == num_steps:
             save(step + 1)
 
 
-def _one_share(engine: Engine, batches: Iterator[Batch], accumulation: int) -> Share:
-    """Gradients of this worker's micro-batches of a step."""
-    share = Share([], [], [], [], True, 0.0)
-    wait_s = 0.0
-    for _ in range(accumulation):
-        asked = time.monotonic()
-        batch = next(batches)
-        wait_s += time.monotonic() - asked
-        share.losses.extend(engine.forward_backward(batch))
-        share.slots.extend(batch.slots)
-        share.clip_ids.extend(batch.clip_ids)
-        share.errors.extend(batch.errors)
-    return Share(share.slots, share.clip_ids, share.errors, share.losses, engine.gradients_finite(), wait_s)
+def _next_share(batches: Iterator[Batch], accumulation: int) -> tuple[list[Batch], Share]:
+    """This worker's micro-batches of a step, all at once: whether the step can be run must be known before the first."""
+    asked = time.monotonic()
+    refusal = ""
+    given: list[Batch] = []
+    try:
+        given = [next(batches) for _ in range(accumulation)]
+    except UserError as error:
+        refusal = str(error)
+
+    def joined(name: str) -> list[Any]:
+        return [value for batch in given for value in getattr(batch, name)]
+
+    return given, Share(joined("slots"), joined("clip_ids"), joined("errors"), time.monotonic() - asked, refusal)
 
 
-def _from_all_workers(share: Share) -> list[Share]:
-    shares: list[Share] = [share] * dist.get_world_size()
-    dist.all_gather_object(shares, share)
-    return shares
+def _from_all_workers(own: Said) -> list[Said]:
+    said: list[Said] = [own] * dist.get_world_size()
+    dist.all_gather_object(said, own)
+    return said
 
 
-def _check_usable(step: int, shares: list[Share]) -> None:
-    """Stops every worker, before the optimizer has moved anything, where one met a loss or gradient that is not finite, or all
-    clips have become unreadable, as when a disk goes away."""
-    reasons = {f"{clip}: {error}" for share in shares for clip, error in zip(share.clip_ids, share.errors, strict=True) if error}
-    if all(error for share in shares for error in share.errors):
-        raise UnusableStep(f"step {step} stopped before the optimizer: none of its clips could be read: " + "; ".join(sorted(reasons)))
+def _count_readable(step: int, shares: list[Share]) -> int:
+    """Clips of a step that could be read. Stops every worker where there are none, as when a disk goes away, or where data was refused."""
+    if refusals := {share.refusal for share in shares if share.refusal}:
+        raise UnusableStep("; ".join(sorted(refusals)))
+    errors = [error for share in shares for error in share.errors]
+    if all(errors):
+        reasons = {f"{clip}: {error}" for share in shares for clip, error in zip(share.clip_ids, share.errors, strict=True)}
+        raise UnusableStep(f"step {step} stopped before the optimizer: none of its clips could be read: {'; '.join(sorted(reasons))}")
+    return errors.count("")
+
+
+def _check_finite(step: int, shares: list[Share], outcomes: list[Outcome]) -> None:
+    """Stops every worker, before the optimizer has moved anything, where one met a loss or gradient that is not finite."""
     found = []
-    for worker, share in enumerate(shares):
-        bad = [clip for clip, loss in zip(share.clip_ids, share.losses, strict=True) if not math.isfinite(loss)]
-        if bad or not share.gradients_finite:
+    for worker, (share, outcome) in enumerate(zip(shares, outcomes, strict=True)):
+        bad = [clip for clip, loss in zip(share.clip_ids, outcome.losses, strict=True) if not math.isfinite(loss)]
+        if bad or not outcome.gradients_finite:
             what = f"the loss of {', '.join(bad)}" if bad else f"a gradient of {', '.join(share.clip_ids)}"
             found.append(f"worker {worker}: {what}")
     if found:
         raise UnusableStep(f"step {step} stopped before the optimizer: not finite: " + "; ".join(found))
 
 
-def _record(step: int, shares: list[Share], rate: float, norm: float, step_s: float, device: torch.device) -> StepRecord:
-    rows = sorted(row for s in shares for row in zip(s.slots, s.clip_ids, s.losses, s.errors, strict=True))
+def _record(
+    step: int, shares: list[Share], outcomes: list[Outcome], rate: float, norm: float, step_s: float, device: torch.device
+) -> StepRecord:
+    pairs = zip(shares, outcomes, strict=True)
+    rows = sorted(row for s, outcome in pairs for row in zip(s.slots, s.clip_ids, outcome.losses, s.errors, strict=True))
     readable = [loss for _, _, loss, error in rows if not error]
     return StepRecord(
         step=step,

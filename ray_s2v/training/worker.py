@@ -20,7 +20,7 @@ from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
 from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import Batch, RunStopped, UserError
+from ray_s2v.schema import Batch, ConfigError, RunStopped, UserError
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import DTYPES, Engine
 from ray_s2v.training.loop import StepRecord, train
@@ -86,8 +86,10 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
 
 
 def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:
-    """This worker's micro-batches, in the order of the plan."""
+    """This worker's micro-batches, in the order of the plan. Raises ConfigError where an encoder could not be loaded."""
     shard = ray.train.get_dataset_shard("train").iter_rows()
     rows = worker_rows(shard, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
     while batch := list(itertools.islice(rows, assignment.job.training.batch_size)):
+        if refusals := [row["refusal"] for row in batch if "refusal" in row]:
+            raise ConfigError(refusals[0])
         yield collated(batch, device)

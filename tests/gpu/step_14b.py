@@ -77,7 +77,7 @@ def main(out: Path) -> None:
         for _ in range(STEPS):
             torch.cuda.synchronize()
             begun = time.monotonic()
-            losses += engine.forward_backward(random_batch(has_motion))
+            losses += engine.forward_backward(random_batch(has_motion), 1.0)
             finite = engine.gradients_finite()
             norms.append(engine.step(1e-4))
             torch.cuda.synchronize()

@@ -97,6 +97,22 @@ def test_dropout_of_the_adapter_resumes_exactly(tmp_path):
     assert results[0]["losses"] != pytest.approx(results[2]["losses"], abs=1e-3), "dropout is at work"
 
 
+def test_the_step_is_the_mean_over_the_clips_that_can_be_read(tmp_path):
+    cases = [Case(stage, tmp_path / f"s{stage}", end_step=1, poison_step=0, poison="one unreadable") for stage in (0, 2)]
+    network = tiny_network()
+    model = with_lora(network, LORA, seed=1)
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    loss = clip_losses(model, tiny_batch(0, [0, 1, 2]), 3.0).mean()
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    for result in run_cases(cases, 2, tmp_path / "out")[0]:
+        assert result["losses"] == pytest.approx([loss.item()], abs=1e-5)
+        assert result["norms"] == pytest.approx([norm.item()], rel=1e-4)
+
+
 def test_a_checkpoint_holds_the_moments_of_every_adapter_tensor(runs):
     state = load_state(runs[0] / "w1s2" / "step_000003")
     assert {name.rsplit(".", 1)[0] for name in state.moments} == set(state.adapter)

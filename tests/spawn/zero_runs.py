@@ -83,6 +83,8 @@ def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
                 batch.noise[0, 0, 0, 0, 0] = float("inf")
             if step == case.poison_step and case.poison == "unreadable":
                 batch.errors = ["gone" for _ in batch.errors]
+            if step == case.poison_step and case.poison == "one unreadable" and slot == SLOTS - 1:
+                batch.errors = ["gone"]
             yield batch
 
 
