@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import re
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -28,6 +29,8 @@ from ray_s2v.training.progress import Assignment
 
 if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared
+
+MAX_SHOWN = 300  # characters of a worker's failure
 
 
 def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> Path:
@@ -147,7 +150,8 @@ class _Restarts(ray.train.UserCallback):
 def _root(error: Exception) -> str:
     """The line of an error's text that names the first exception; Ray's texts hold whole tracebacks and end in advice."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit): ", line)), lines[-1])
+    named = next((line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit): ", line)), lines[-1])
+    return textwrap.shorten(named, MAX_SHOWN)
 
 
 def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> str:

@@ -48,7 +48,7 @@ def prepare(job: Job) -> Prepared:
     start_from = starting_point(job)
     start = load_progress(start_from) if start_from else None
     if start_from and start:
-        _check_same_network(job, start_from)
+        check_same_network(job, start_from)
         if start.step > num_steps:
             raise ConfigError(
                 f"{start_from} is past the end of this run of {num_steps} steps: raise training.steps, or take a new run.folder"
@@ -104,7 +104,7 @@ def _with_absolute_paths(job: Job) -> Job:
     return Job.model_validate(settings)
 
 
-def _check_same_network(job: Job, start_from: Path) -> None:
+def check_same_network(job: Job, start_from: Path) -> None:
     """Raises ConfigError where the adapter of a checkpoint belongs elsewhere than the job says."""
     before = load_job(str(start_from / "job.yaml"))
     facts = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ray_s2v.config import Job
 from ray_s2v.model.lora import lora_config, with_lora
-from ray_s2v.schema import Batch
+from ray_s2v.schema import Batch, ConfigError
 from tests.tiny import TINY, tiny_network
 
 SLOTS = 4
@@ -81,6 +81,8 @@ def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
             batch = tiny_batch(step, [slot])
             if step == case.poison_step and slot == SLOTS - 1 and case.poison == "loss":
                 batch.noise[0, 0, 0, 0, 0] = float("inf")
+            if step == case.poison_step and case.poison == "refused" and worker == workers - 1:
+                raise ConfigError("an encoder cannot be loaded")
             if step == case.poison_step and case.poison == "unreadable":
                 batch.errors = ["gone" for _ in batch.errors]
             if step == case.poison_step and case.poison == "one unreadable" and slot == SLOTS - 1:

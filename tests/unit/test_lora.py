@@ -8,7 +8,8 @@ from diffusers.loaders import PeftAdapterMixin
 from peft import PeftModel
 from torch import Tensor
 
-from ray_s2v.model.lora import Layers, adapter_name, load_adapter, lora_config, save_adapter, with_lora
+from ray_s2v.model.lora import Layers, adapter_name, check_targets, load_adapter, lora_config, save_adapter, with_lora
+from ray_s2v.schema import ConfigError
 from tests.tiny import TINY, tiny_network
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -130,3 +131,18 @@ def test_diffusers_loads_the_file_itself(trained: PeftModel, folder: Path) -> No
     model = tiny_network()
     model.load_lora_adapter(folder / "adapter_model.safetensors")
     torch.testing.assert_close(output(model), output(trained), atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("targets", [ATTENTION, ["ffn.net.0.proj"], ["proj_out"], ["condition_embedder.time_proj"]])
+def test_targets_that_are_there_pass(targets: list[str]) -> None:
+    check_targets(tiny_network(), targets, "all")
+    assert trainable(with_lora(tiny_network(), lora_config(RANK, ALPHA, 0.0, targets, "all"), seed=0))
+
+
+@pytest.mark.parametrize(
+    ("targets", "layers", "named"),
+    [(["to_q", "foo"], "all", "foo"), (["norm2"], "all", "norm2"), (["ffn.net.2"], "audio_injector", "ffn.net.2")],
+)
+def test_targets_that_nothing_is_called_are_named(targets: list[str], layers: Layers, named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ends in {named};"):
+        check_targets(tiny_network(), targets, layers)

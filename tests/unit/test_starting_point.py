@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from ray_s2v.config import Job
+from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.prepare import starting_point
+from ray_s2v.training.prepare import check_same_network, starting_point
 from ray_s2v.training.progress import Assignment
 from tests.spawn.zero_runs import tiny_job
 
@@ -73,3 +74,19 @@ def test_restarted_workers_take_the_runs_newest_checkpoint(tmp_path: Path) -> No
     assert assignment.first_step() == 30
     checkpoint(tmp_path / "run", 36)
     assert assignment.first_step() == 36
+
+
+def test_an_adapter_of_another_kind_is_not_gone_on_with(tmp_path: Path) -> None:
+    before = job(tmp_path, "latest")
+    folder = checkpoint(tmp_path, 9)
+    (folder / "job.yaml").write_text(dump_job(before))
+    check_same_network(before, folder)
+    other = before.model_copy(
+        update={"lora": before.lora.model_copy(update={"rank": 8}), "model": before.model.model_copy(update={"path": "x"})}
+    )
+    with pytest.raises(ConfigError, match=r"model\.path was -, is x; lora\.rank was 16, is 8"):
+        check_same_network(other, folder)
+    more_steps = before.model_copy(
+        update={"training": before.training.model_copy(update={"steps": 99}), "zero": before.zero.model_copy(update={"stage": 3})}
+    )
+    check_same_network(more_steps, folder)

@@ -1,12 +1,13 @@
 """Each worker is given the rows that the plan's arithmetic gives it, and notices any other."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ray_s2v.data.stream import worker_rows
+from ray_s2v.data.stream import EncodeSpeech, EncodeVideo, worker_rows
 
 SLOTS, FIRST, END = 4, 3, 6
 SHARES = [(worker, workers) for workers in (1, 2, 4) for worker in range(workers)]
@@ -73,3 +74,13 @@ def test_rows_missing_at_the_end_are_noticed() -> None:
     given = worker_rows(rows()[:-SLOTS], range(FIRST, END), SLOTS, 0, 1)
     with pytest.raises(AssertionError, match="was given no row"):
         list(given)
+
+
+def test_an_encoder_that_cannot_load_says_so_in_each_rows_place(tmp_path: Path) -> None:
+    block = {"step": [np.int64(3)], "slot": [np.int64(1)], "pixels": [np.zeros((1, 64, 64, 3), np.uint8)]}
+    refused = EncodeVideo(path=str(tmp_path))(block)
+    assert set(refused) == {"step", "slot", "refusal"}
+    assert "cannot load AutoencoderKLWan" in refused["refusal"][0]
+    later = EncodeSpeech.__new__(EncodeSpeech)  # one that has loaded; it must not touch the row
+    later.refusal = ""
+    assert later(refused) == refused
