@@ -65,13 +65,10 @@ class EncodeVideo(_Stage):
         self.encoder = VideoEncoder(path, _device())
 
     def encoded(self, row: Rows) -> Rows:
-        latents, motion = self.encoder.encode_clip(row.pop("pixels"), row["kind"], int(row["num_frames"]), int(row.pop("missing_frames")))
+        pixels, missing, reference = (row.pop(name) for name in ("pixels", "missing_frames", "reference_pixels"))
+        latents, motion = self.encoder.encode_clip(pixels, row["kind"], int(row["num_frames"]), int(missing))
         joined = [latents.cpu().numpy()] if motion is None else [motion.cpu().numpy(), latents.cpu().numpy()]
-        return {
-            **row,
-            "latents": np.concatenate(joined, axis=1),
-            "reference": self.encoder.encode(row.pop("reference_pixels")).cpu().numpy(),
-        }
+        return {**row, "latents": np.concatenate(joined, axis=1), "reference": self.encoder.encode(reference).cpu().numpy()}
 
 
 class EncodeSpeech(_Stage):

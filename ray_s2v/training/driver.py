@@ -52,13 +52,13 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
     assignment = Assignment(job, prepared.plan, prepared.num_steps, prepared.start_from)
     if assignment.first_step() < prepared.num_steps:
         _fit(assignment, report, note)
-    adapter, last = folder / "adapter", assignment.resume_from()
-    if not adapter.exists() and last:  # killed between its last checkpoint and this
+    elif last := assignment.resume_from():
+        # The run may have been killed between its last checkpoint and its adapter.
         from ray_s2v.model.lora import load_adapter
         from ray_s2v.training.checkpoint import save_final_adapter
 
-        save_final_adapter(adapter, *load_adapter(last))
-    return adapter
+        save_final_adapter(folder / "adapter", *load_adapter(last))
+    return folder / "adapter"
 
 
 def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> None:

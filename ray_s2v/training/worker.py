@@ -20,7 +20,7 @@ from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
 from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import Batch, ConfigError, RunStopped, UserError
+from ray_s2v.schema import Batch, ConfigError, RunStopped
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import DTYPES, Engine
 from ray_s2v.training.loop import StepRecord, train
@@ -80,7 +80,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
             save,
             report,
         )
-    except (RunStopped, UserError) as error:
+    except RunStopped as error:  # on every worker alike
         return str(error)
     return None
 

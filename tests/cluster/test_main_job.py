@@ -1,5 +1,6 @@
 """The main job as a person runs it: to its end, killed and run again, stopped by Ctrl-C, with other workers and another ZeRO stage."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -96,7 +97,10 @@ def test_a_finished_run_is_left_alone_and_other_plans_are_refused(start, undistu
     said = other.communicate(timeout=120)[0]
     assert other.returncode == 2, said
     assert "belongs to another plan" in said
+    adapter = (undisturbed / "adapter/adapter_model.safetensors").read_bytes()
+    shutil.rmtree(undisturbed / "adapter")  # as a kill after the last checkpoint would have it
     again = start(*SHORT, f"run.folder={undisturbed}")
     said = again.communicate(timeout=120)[0]
     assert again.returncode == 0, said
     assert (undisturbed / "steps.jsonl").read_bytes() == before
+    assert (undisturbed / "adapter/adapter_model.safetensors").read_bytes() == adapter
