@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,8 @@ def command(name: str, run: Callable[[Job], None], arguments: Sequence[str]) -> 
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stderr.write(USAGE.format(name=name) + "\n")
         return 0 if arguments else 2
+    # DeepSpeed, which other libraries import where it is installed, warns of every machine without a GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     try:
         run(load_job(arguments[0], arguments[1:]))
     except UserError as error:
