@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from ray_s2v.model.flow import clip_losses
-from ray_s2v.model.lora import adapter_name, with_lora
+from ray_s2v.model.lora import adapter_name
 from ray_s2v.training.checkpoint import load_state
 from ray_s2v.training.schedule import learning_rate
-from tests.spawn.zero_runs import LORA, SLOTS, STEPS, Case, run_cases, tiny_batch, tiny_job
-from tests.tiny import tiny_network
+from tests.spawn.zero_runs import SLOTS, STEPS, Case, adapted_network, run_cases, tiny_batch, tiny_job
 
 STAGES = (0, 1, 2, 3)
 pytestmark = pytest.mark.timeout(400)
@@ -32,12 +31,7 @@ def runs(tmp_path_factory):
 def plain():
     """The same run written out in plain torch: one process, the whole step at once, no DeepSpeed, no checkpointing."""
     settings = tiny_job(0, 1).training
-    network = tiny_network()
-    model = with_lora(network, LORA, seed=1)
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+    model = adapted_network()
     adapter = {adapter_name(n): p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(adapter.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     losses, norms = [], []
@@ -99,12 +93,7 @@ def test_dropout_of_the_adapter_resumes_exactly(tmp_path):
 
 def test_the_step_is_the_mean_over_the_clips_that_can_be_read(tmp_path):
     cases = [Case(stage, tmp_path / f"s{stage}", end_step=1, poison_step=0, poison="one unreadable") for stage in (0, 2)]
-    network = tiny_network()
-    model = with_lora(network, LORA, seed=1)
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+    model = adapted_network()
     loss = clip_losses(model, tiny_batch(0, [0, 1, 2]), 3.0).mean()
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from peft import PeftModel
 from torch import Tensor
 
 from ray_s2v.config import Job
@@ -51,6 +52,20 @@ def tiny_job(stage: int, workers: int) -> Job:
             "zero": {"stage": stage},
         }
     )  # fmt: skip
+
+
+def adapted_network(lora_dropout: float = 0.0, checkpointing: bool = False) -> PeftModel:
+    """The tiny network with an adapter that is no longer at PEFT's start, where one factor is zero and the other has no gradient."""
+    network = tiny_network()
+    if checkpointing:
+        network.enable_gradient_checkpointing()
+    config = lora_config(LORA.r, LORA.lora_alpha, lora_dropout, ["to_q", "to_k", "to_v", "to_out.0"], "all")
+    model = with_lora(network, config, seed=1).train()
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 def tiny_batch(step: int, slots: list[int]) -> Batch:
@@ -99,15 +114,7 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
 
     engine_module.PERSISTENT_BELOW = 0  # or ZeRO-3 would leave every tensor of this network whole
     job = tiny_job(case.stage, workers)
-    network = tiny_network()
-    network.enable_gradient_checkpointing()
-    config = lora_config(LORA.r, LORA.lora_alpha, case.lora_dropout, ["to_q", "to_k", "to_v", "to_out.0"], "all")
-    model = with_lora(network, config, seed=1).train()
-    # PEFT starts one factor at zero, and with it the gradients of the other.
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+    model = adapted_network(case.lora_dropout, checkpointing=True)
     state = load_state(case.start) if case.start else None
     engine = Engine(model, job, torch.device("cpu"), state, case.first_step)
     if case.poison == "gradient" and worker == workers - 1:
