@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from ray_s2v.config import Model
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
@@ -41,10 +42,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
 
     settings = job.lora
     config_of_lora = lora_config(settings.rank, settings.alpha or settings.rank, settings.dropout, settings.targets, settings.layers)
-    network = WanS2VTransformer3DModel.from_pretrained(job.model.path, torch_dtype=DTYPES[job.model.dtype], device=device)
-    if job.model.checkpointing == "full":
-        network.enable_gradient_checkpointing()
-    model = with_lora(network, config_of_lora, job.run.seed).train()
+    model = with_lora(load_network(job.model, device), config_of_lora, job.run.seed).train()
     engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     steps = range(first_step, assignment.num_steps)
@@ -83,6 +81,14 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     except RunStopped as error:  # on every worker alike
         return str(error)
     return None
+
+
+def load_network(settings: Model, device: torch.device) -> WanS2VTransformer3DModel:
+    """The frozen network as the job wants it."""
+    network = WanS2VTransformer3DModel.from_pretrained(settings.path, torch_dtype=DTYPES[settings.dtype], device=device)
+    if settings.checkpointing == "full":
+        network.enable_gradient_checkpointing()
+    return network
 
 
 def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:
