@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.job_file import load_job
 from ray_s2v.schema import RunStopped, UserError
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.schema import ConfigError
 
 # Names that other trainers use for a thing that is called or computed otherwise here.

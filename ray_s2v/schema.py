@@ -21,6 +21,8 @@ FRAMES_PER_LATENT = 4
 HISTORY_FRAMES = 73  # frames before a continuation clip that become its motion latents
 HISTORY_LATENTS = 19
 SIZE_MULTIPLE = 16  # pixels: one latent cell times the patch of two
+MAX_HEARD_S = 120  # seconds of sound that Wav2Vec2 hears at once; a longer sound is heard in parts
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 MIN_SIDE = 64  # pixels: the motion packer's coarsest cell is eight latents wide
 
 Kind = Literal["first", "continuation"]
@@ -57,15 +59,39 @@ class Bucket(NamedTuple):
         return f"{self.width}x{self.height}@{self.num_frames}"
 
 
+class Framing(NamedTuple):
+    """How a shown picture becomes its bucket's size: scaled as a whole, then cut out. Pixels."""
+
+    scaled_width: int
+    scaled_height: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class Media(NamedTuple):
+    """A file, wherever it lies, and what is in it."""
+
+    place: str  # an absolute path, a URI, or a member of a tar, as storage.py reads it
+    digest: str  # of its bytes: what features are keyed by, so that moving a file changes nothing
+
+
 @dataclass(frozen=True)
 class Clip:
-    """One usable clip of a source: a line of the manifest."""
+    """One usable clip of a source."""
 
     clip_id: str  # source name and path below the source, the same on every machine
-    path: str
-    captions: tuple[str, ...]  # at least one; each epoch takes one
+    source: str
+    video: Media
+    audio: Media | None  # the video's own file where the sound is in it; None trains with zeros
+    pose: Media | None
+    captions: tuple[str, ...]  # at least one; each time one is taken
     num_frames: int  # of the whole clip, at 16 frames a second
+    audio_s: float  # from the first picture to the end of the sound; 0 without
     bucket: Bucket
+    scaled_width: int  # of the whole picture, of which the bucket's size is cut out
+    scaled_height: int
 
 
 class PlanRow(TypedDict):
@@ -74,14 +100,26 @@ class PlanRow(TypedDict):
     step: int
     slot: int
     clip_id: str
-    path: str
+    video: str
+    video_digest: str
+    audio: str  # empty for a clip without sound
+    audio_digest: str
+    pose: str  # empty for a clip without a pose video
+    pose_digest: str
     caption: str  # empty where the text is dropped for guidance
     kind: Kind
+    scaled_width: int
+    scaled_height: int
+    left: int
+    top: int
     width: int
     height: int
+    clip_frames: int  # of the whole clip
     start_frame: int
     num_frames: int
     reference_frame: int
+    heard_start: int  # of the sound that the speech encoder hears, in frames
+    heard_frames: int  # 0 for all of it
     drop_audio: bool  # the model gets zeros for the sound
     noise_level: float  # uniform in [0, 1), before the flow's shift
     noise_seed: int
@@ -98,6 +136,7 @@ class Batch:
     latents: Tensor  # [batch, 16, latent_frames, h, w], clean and normalised
     reference: Tensor  # [batch, 16, 1, h, w]
     motion: Tensor | None  # [batch, 16, 19, h, w], None for first clips
+    pose: Tensor | None  # like latents, zeros for clips without; None where no clip has one
     audio: Tensor  # [batch, 25, audio_dim, 4 * latent_frames]
     text: list[Tensor]  # each [length, text_dim]
     noise: Tensor  # like latents

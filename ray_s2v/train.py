@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ray_s2v.command import command, say
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 
 
 def train(job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ray_s2v.config import Source
+from ray_s2v.config.source import Source
 from ray_s2v.schema import MIN_SIDE, SIZE_MULTIPLE, Bucket, ClipError
 
 

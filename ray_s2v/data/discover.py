@@ -11,7 +11,8 @@ from pathlib import Path
 
 import ray
 
-from ray_s2v.config import Data, Source
+from ray_s2v.config.job import Data
+from ray_s2v.config.source import Source
 from ray_s2v.data.buckets import bucket_of
 from ray_s2v.media.probe import probe
 from ray_s2v.schema import Clip, ClipError, DataError

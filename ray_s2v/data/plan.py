@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_s2v.config import Dropout, Job
+from ray_s2v.config.job import Dropout, Job
 from ray_s2v.schema import HISTORY_FRAMES, Bucket, Clip, DataError, Kind, PlanRow
 
 VERSION = 1  # of what this file draws; a change that gives other rows for the same clips counts it up

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from ray_s2v.config import Encoder, Job
+from ray_s2v.config.job import Encoder, Job
 from ray_s2v.data.decode import decoded
 from ray_s2v.data.plan import Plan
 from ray_s2v.schema import ClipError, ConfigError, PlanRow

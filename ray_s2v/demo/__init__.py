@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ray_s2v.config import Demo
+from ray_s2v.config.job import Demo
 from ray_s2v.demo.clips import make_clips
 from ray_s2v.demo.encoder_weights import save_encoders
 from ray_s2v.demo.transformer_weights import save_transformer

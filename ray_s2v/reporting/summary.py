@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.data.discover import Rejected
 from ray_s2v.data.plan import Plan, can_continue
 from ray_s2v.schema import FRAME_RATE

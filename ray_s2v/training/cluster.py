@@ -10,7 +10,7 @@ import ray
 import ray.data
 from ray._private.utils import read_ray_address
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.schema import ConfigError
 
 # Read by Ray when it is imported or started. Nothing phones home; the controller looks at its workers every half second instead

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from peft import PeftModel
 from torch import Tensor
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.model.flow import clip_losses
 from ray_s2v.model.lora import adapter_name
 from ray_s2v.schema import Batch

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ray_s2v.config import Training
+from ray_s2v.config.job import Training
 from ray_s2v.schema import Batch, RunStopped, UserError
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.schedule import learning_rate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.data.discover import Rejected, check_rejected, discover
 from ray_s2v.data.plan import Plan
 from ray_s2v.demo import prepare_demo

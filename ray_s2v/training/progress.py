@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.data.plan import Plan
 from ray_s2v.schema import ConfigError
 

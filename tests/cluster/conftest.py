@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ray_s2v.config import Demo
+from ray_s2v.config.job import Demo
 from ray_s2v.demo import prepare_demo
 
 ROOT = Path(__file__).parents[2]

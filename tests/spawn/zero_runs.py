@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from peft import PeftModel
 from torch import Tensor
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.schema import Batch, ConfigError
 from tests.tiny import TINY, tiny_network

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_s2v.config import Source
+from ray_s2v.config.source import Source
 from ray_s2v.data.buckets import bucket_of
 from ray_s2v.schema import Bucket, ClipError
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.job_file import dump_job, load_job
 from ray_s2v.schema import ConfigError
 

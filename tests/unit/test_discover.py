@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_s2v.config import Source
+from ray_s2v.config.source import Source
 from ray_s2v.data.discover import Rejected, captions_beside, check_rejected, examine, find_videos, rejected_csv
 from ray_s2v.media.write import write_video
 from ray_s2v.schema import SAMPLE_RATE, Bucket, Clip, ClipError, DataError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_s2v.config import Dropout
+from ray_s2v.config.job import Dropout
 from ray_s2v.data.plan import Plan
 from ray_s2v.schema import ConfigError
 from ray_s2v.training.driver import run_training

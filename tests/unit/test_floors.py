@@ -10,7 +10,7 @@ import ray_s2v
 
 ROOT = Path(ray_s2v.__file__).parent
 ROOMS = [
-    {"schema", "config", "job_file", "location"},
+    {"schema", "config", "job_file", "location", "storage"},
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},
@@ -20,6 +20,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {
     ("config", "schema"),
     ("location", "schema"),
+    ("storage", "schema"),
     ("job_file", "config"),
     ("job_file", "schema"),
     ("train", "command"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_s2v.config import Dropout, Job
+from ray_s2v.config.job import Dropout, Job
 from ray_s2v.data.plan import Plan, can_continue, epoch_steps, guidance_dropout, min_history
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.schema import Bucket, Clip, DataError, PlanRow

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_s2v.config import Job
+from ray_s2v.config.job import Job
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError
 from ray_s2v.training.prepare import check_same_network, starting_point

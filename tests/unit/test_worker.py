@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ray_s2v.config import Model
+from ray_s2v.config.job import Model
 from ray_s2v.training.worker import load_network
 from tests.tiny import tiny_network
 

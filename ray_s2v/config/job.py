@@ -1,0 +1,173 @@
+"""A job: sources of clips, encoders, the network, LoRA, training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ray_s2v.config.section import Amount, Count, Positive, Section, Share, Whole
+from ray_s2v.config.source import Source
+
+
+class Run(Section):
+    """Where a run's files go; every machine of the cluster must see this folder."""
+
+    folder: str
+    seed: Whole = 42
+
+
+class Demo(Section):
+    """Clips and tiny weights made by code before the run, for trying things out."""
+
+    folder: str
+    seed: Whole = 0
+
+
+class Data(Section):
+    sources: Annotated[list[Source], Field(min_length=1)]
+    features: Literal["auto", "store", "stream"] = "auto"  # what is in the store and the rest encoded; the store alone; all encoded
+    store: str = ""  # folder or URI of what `encode` gave and of the manifests; of the run unless it is given
+    feature_dtype: Literal["fp16", "fp32"] = "fp16"  # of latents and sound, in the store and on their way; text as its encoder gives it
+    max_rejected: Share = 0.01
+    decode_cpus: Positive = 1.0  # that Ray reserves for each clip being decoded
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> Data:
+        twice = [name for name, count in Counter(source.called() for source in self.sources).items() if count > 1]
+        if twice:
+            raise ValueError(f"two sources are called {twice[0]}: give one of them another name")
+        trained = [source for source in self.sources if not source.is_eval]
+        if not trained:
+            raise ValueError("every source is held out by is_eval: nothing is left to train on")
+        if len({source.weight is None for source in trained}) > 1:
+            raise ValueError("give every source that is trained on a weight, or none")
+        return self
+
+
+class Pool(Section):
+    """Actors that Ray Data starts as there is work and room for them."""
+
+    min: Count = 1
+    max: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Pool:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} must not be above max {self.max}")
+        return self
+
+
+class Encoder(Section):
+    """A frozen network and the actors that run it. Each actor reserves `cpus` and `gpus`; both may be fractions."""
+
+    path: str  # a folder, or owner/repository or owner/repository/folder of the hub
+    actors: Count | Pool = 1
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
+    accelerator_type: str | None = None  # as Ray names it: L40S, RTX-A6000, AMD-Instinct-MI300X-OAM
+
+    @property
+    def pool(self) -> Pool:
+        return self.actors if isinstance(self.actors, Pool) else Pool(min=self.actors, max=self.actors)
+
+
+class TextEncoder(Encoder):
+    tokenizer: str  # likewise
+
+
+class Encoders(Section):
+    vae: Encoder
+    speech: Encoder
+    text: TextEncoder
+
+
+class Model(Section):
+    path: str  # as an encoder's; official, repackaged or diffusers layout
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    checkpointing: Literal["full", "none"] = "full"
+
+
+class Lora(Section):
+    rank: Count = 16
+    alpha: Positive | None = None  # the rank
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: list[str] = Field(["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
+    layers: Literal["all", "blocks", "audio_injector"] = "all"
+
+
+class Flow(Section):
+    shift: Positive = 3.0
+
+
+class Dropout(Section):
+    """Shares of samples that train without text, without sound, and without both, for guidance."""
+
+    text: Share = 0.05
+    audio: Share = 0.05
+    both: Share = 0.10
+
+    @model_validator(mode="after")
+    def _shares(self) -> Dropout:
+        if self.text + self.audio + self.both > 1 + 1e-9:
+            raise ValueError("text, audio and both are shares of all samples: together at most 1")
+        return self
+
+
+class Zero(Section):
+    stage: Literal[0, 1, 2, 3] = 2
+
+
+class Training(Section):
+    steps: Count | None = None
+    epochs: Count | None = None
+    global_batch: Count  # clips of one optimizer step, whatever the number of workers
+    batch_size: Count = 1  # clips that one worker takes at a time; accumulation follows
+    workers: Count = 1
+    worker_cpus: Positive = 1.0
+    worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
+    accelerator_type: str | None = None  # of the workers' GPUs, as Ray names it
+    max_failures: Whole = 3  # of workers, before the run gives up
+    continuation: Share = 0.5
+    learning_rate: Positive = 1e-4
+    warmup_steps: Whole = 100
+    weight_decay: Amount = 0.01
+    clip_grad_norm: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> Training:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of steps and epochs")
+        if self.workers > 1 and 0 < self.worker_gpus <= 0.5:
+            raise ValueError(f"worker_gpus {self.worker_gpus:g} would put two workers on one GPU: give 0, or more than 0.5")
+        if self.global_batch % (self.workers * self.batch_size):
+            raise ValueError(
+                f"global_batch {self.global_batch} must be a multiple of workers * batch_size = {self.workers} * {self.batch_size}"
+            )
+        return self
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of a worker in one optimizer step."""
+        return self.global_batch // (self.workers * self.batch_size)
+
+
+class Checkpoint(Section):
+    every: Count = 100  # steps
+    keep: Count = 3
+    resume: str = "latest"  # latest | none | the folder of a checkpoint
+
+
+class Job(Section):
+    run: Run
+    demo: Demo | None = None
+    data: Data
+    encoders: Encoders
+    model: Model
+    lora: Lora = Lora()
+    flow: Flow = Flow()
+    dropout: Dropout = Dropout()
+    training: Training
+    zero: Zero = Zero()
+    checkpoint: Checkpoint = Checkpoint()
