@@ -10,7 +10,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.job_file import load_job
 from ray_s2v.schema import RunStopped, UserError
 
-USAGE = "usage: python -m ray_s2v.{name} JOB.yaml [section.key=value ...]"
+USAGE = "usage: python -m ray_s2v.{name} JOB.yaml [section.key=value ...]{more}"
 
 
 def say(text: str) -> None:
@@ -19,10 +19,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def command(name: str, run: Callable[[Job], None], arguments: Sequence[str]) -> int:
-    """Runs a job and returns the exit code: 0 done, 1 stopped by a failure, 2 a mistake of the user's, 130 Ctrl-C."""
+def command(name: str, run: Callable[[Job], None], arguments: Sequence[str], goes_on: str = "", more: str = "") -> int:
+    """Runs a job and returns the exit code: 0 done, 1 stopped by a failure, 2 a mistake of the user's, 130 Ctrl-C.
+
+    goes_on: what the same command does after Ctrl-C. more: of the usage.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stderr.write(USAGE.format(name=name) + "\n")
+        sys.stderr.write(USAGE.format(name=name, more=more) + "\n")
         return 0 if arguments else 2
     # DeepSpeed, which other libraries import where it is installed, warns of every machine without a GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
@@ -35,6 +38,6 @@ def command(name: str, run: Callable[[Job], None], arguments: Sequence[str]) -> 
         sys.stderr.write(f"\n{error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command goes on from the last checkpoint\n")
+        sys.stderr.write(f"\nstopped{goes_on and f'; the same command {goes_on}'}\n")
         return 130
     return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,20 @@ HINTS = {
     "accumulation": "follows from global_batch / (workers * batch_size)",
     "gradient_accumulation_steps": "follows from global_batch / (workers * batch_size)",
     "train_batch_size": "here it is batch_size (of a worker) and global_batch (of a step)",
+    "max_train_steps": "here it is training.steps",
+    "num_train_epochs": "here it is training.epochs",
+    "lora_rank": "here it is lora.rank",
+    "lora_alpha": "here it is lora.alpha",
+    "instance_data_dir": "here it is path",
+    "caption_strategy": "here it is caption",
+    "probability": "here it is weight",
+    "crop_style": "here it is crop",
+    "crop_aspect": "here it is aspect",
+    "crop_aspect_buckets": "here it is aspects",
+    "minimum_image_size": "here it is min_size",
+    "maximum_image_size": "here it is max_size",
+    "target_downsample_size": "here it is downsample_to",
+    "pose": "here it is pose_path of a source; zeros without",
 }
 
 
@@ -64,7 +78,7 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     try:
         job = Job.model_validate(settings)
     except ValidationError as error:
-        mistakes += [_explained(detail) for detail in error.errors()]
+        mistakes += [mistake for detail in error.errors() for mistake in _explained(detail)]
     if mistakes:
         raise ConfigError("\n".join([f"{path}: {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}", *(f"  {m}" for m in mistakes)]))
     return job
@@ -108,28 +122,53 @@ def _override(settings: dict[str, Any], override: str) -> str | None:
     return None
 
 
-def _explained(detail: ErrorDetails) -> str:
-    """One mistake in words: where, what it was, what would be right."""
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        name = str(detail["loc"][-1])
-        known = _keys_at(detail["loc"][:-1])
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = HINTS.get(name) or (f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}")
-        return f"{where}: unknown; {hint}"
-    if detail["type"] == "missing":
-        return f"{where}: missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    given = detail["input"]
-    return f"{where}: {message}" + ("" if isinstance(given, dict | list) else f" (it is {given!r})")
+def _explained(detail: ErrorDetails) -> list[str]:
+    """Mistakes at one place in words: where, what is wrong, what it was."""
+    where, given = ".".join(map(str, detail["loc"])), detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            return [f"{where}: unknown; {_known_instead(detail['loc'])}"]
+        case "missing":
+            return [f"{where}: missing"]
+        case "model_type":
+            message = "must be a section with settings of its own"
+        case "too_short" | "string_too_short":
+            return [f"{where}: must not be empty"]
+        case _:
+            message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    was = "" if isinstance(given, dict | list | BaseModel) else f" (it is {given!r})"
+    return [f"{where}: {line}{was}" for line in message.split("\n")]
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at this place knows."""
-    section: Any = Job
-    for part in location:
-        if isinstance(part, str):
-            annotation = section.model_fields[part].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(section.model_fields)
+def _known_instead(location: tuple[int | str, ...]) -> str:
+    """What a person may have meant by a name that is unknown at its place."""
+    *parents, name = location
+    section: type[BaseModel] = Job
+    for part in parents:
+        if isinstance(part, str):  # the items of a list are all of one kind
+            section = dict(_sections_below(section))[part]
+    if hint := HINTS.get(str(name)):
+        return hint
+    if elsewhere := [place for place in _settings_below(Job, "") if place.split(".")[-1] == name]:
+        return f"there is {' and '.join(elsewhere)}"
+    close = difflib.get_close_matches(str(name), section.model_fields, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(section.model_fields)}"
+
+
+def _sections_below(section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The settings of a section that are sections themselves, or lists of them."""
+    for name, field in section.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield name, kind
+
+
+def _settings_below(section: type[BaseModel], place: str) -> Iterator[str]:
+    """The dotted names of all settings in a section and in those below it."""
+    below = dict(_sections_below(section))
+    for name, field in section.model_fields.items():
+        if name in below:
+            first_item = ".0" if get_origin(field.annotation) is list else ""
+            yield from _settings_below(below[name], f"{place}{name}{first_item}.")
+        else:
+            yield place + name

@@ -7,6 +7,7 @@ Tar members are read where they lie: `#offset+size/name`. Keys, regions and endp
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -19,7 +20,7 @@ from ray_s2v.schema import ConfigError
 
 SCHEMES = ("s3", "gs", "hf")
 READ_AHEAD = 1 << 20  # bytes that a remote file or a tar is asked for at a time
-_MEMBER = re.compile(r"(?P<tar>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)/(?P<name>.+)", re.DOTALL)
+_MEMBER = re.compile(r"(?P<tar>.+?\.tar)#(?P<offset>\d+)\+(?P<size>\d+)/(?P<name>.+)", re.DOTALL)
 
 
 class Member(NamedTuple):
@@ -100,7 +101,9 @@ class _Part(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        self.position = max(start + offset, 0)
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.position = start + offset
         return self.position
 
     def tell(self) -> int:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ray_s2v.config.section import Amount, Count, Positive, Section, Share, Whole
+from ray_s2v.config.section import Amount, Count, Positive, Section, Share, Text, Whole, refuse
 from ray_s2v.config.source import Source
 
 
 class Run(Section):
     """Where a run's files go; every machine of the cluster must see this folder."""
 
-    folder: str
+    folder: Text
     seed: Whole = 42
 
 
 class Demo(Section):
     """Clips and tiny weights made by code before the run, for trying things out."""
 
-    folder: str
+    folder: Text
     seed: Whole = 0
 
 
@@ -35,46 +36,58 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _sources_agree(self) -> Data:
-        twice = [name for name, count in Counter(source.called() for source in self.sources).items() if count > 1]
-        if twice:
-            raise ValueError(f"two sources are called {twice[0]}: give one of them another name")
+        refuse(self._wrong_sources())
+        return self
+
+    def _wrong_sources(self) -> Iterator[str]:
+        for name, count in Counter(source.called() for source in self.sources).items():
+            if count > 1:
+                yield f"{count} sources are called {name!r}: give each a name of its own"
         trained = [source for source in self.sources if not source.is_eval]
         if not trained:
-            raise ValueError("every source is held out by is_eval: nothing is left to train on")
+            yield "every source is held out by is_eval: nothing is left to train on"
         if len({source.weight is None for source in trained}) > 1:
-            raise ValueError("give every source that is trained on a weight, or none")
-        return self
+            yield "give every source that is trained on a weight, or none"
 
 
 class Pool(Section):
-    """Actors that Ray Data starts as there is work and room for them."""
+    """Actors that Ray Data starts as there is work and room for them; a plain number is both, the least and the most."""
 
     min: Count = 1
     max: Count
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number(cls, value: Any) -> Any:
+        if isinstance(value, dict | Pool):
+            return value
+        if not isinstance(value, int) or value < 1:
+            raise ValueError("must be a number of actors, at least 1, or their least and most, such as {min: 1, max: 4}")
+        return {"min": value, "max": value}
+
     @model_validator(mode="after")
     def _in_order(self) -> Pool:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} must not be above max {self.max}")
+        refuse([f"min {self.min} must not be above max {self.max}"] if self.min > self.max else [])
         return self
 
 
 class Encoder(Section):
     """A frozen network and the actors that run it. Each actor reserves `cpus` and `gpus`; both may be fractions."""
 
-    path: str  # a folder, or owner/repository or owner/repository/folder of the hub
-    actors: Count | Pool = 1
+    path: Text  # a folder, or owner/repository or owner/repository/folder of the hub
+    actors: Pool = Pool(min=1, max=1)
     cpus: Amount = 1.0
-    gpus: Amount = 0.0
-    accelerator_type: str | None = None  # as Ray names it: L40S, RTX-A6000, AMD-Instinct-MI300X-OAM
+    gpus: Share = 0.0  # of one GPU: an actor runs on no more
+    accelerator_type: Text | None = None  # as Ray names it: L40S, RTX-A6000, AMD-Instinct-MI300X-OAM
 
-    @property
-    def pool(self) -> Pool:
-        return self.actors if isinstance(self.actors, Pool) else Pool(min=self.actors, max=self.actors)
+    @model_validator(mode="after")
+    def _kind_of_gpu_with_a_gpu(self) -> Encoder:
+        refuse(_no_gpu_of_this_kind(self.accelerator_type, "gpus", self.gpus))
+        return self
 
 
 class TextEncoder(Encoder):
-    tokenizer: str  # likewise
+    tokenizer: Text  # likewise
 
 
 class Encoders(Section):
@@ -84,7 +97,7 @@ class Encoders(Section):
 
 
 class Model(Section):
-    path: str  # as an encoder's; official, repackaged or diffusers layout
+    path: Text  # as an encoder's; official, repackaged or diffusers layout
     dtype: Literal["bf16", "fp32"] = "bf16"
     checkpointing: Literal["full", "none"] = "full"
 
@@ -93,7 +106,7 @@ class Lora(Section):
     rank: Count = 16
     alpha: Positive | None = None  # the rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: list[str] = Field(["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
+    targets: list[Text] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
     layers: Literal["all", "blocks", "audio_injector"] = "all"
 
 
@@ -110,8 +123,8 @@ class Dropout(Section):
 
     @model_validator(mode="after")
     def _shares(self) -> Dropout:
-        if self.text + self.audio + self.both > 1 + 1e-9:
-            raise ValueError("text, audio and both are shares of all samples: together at most 1")
+        too_many = self.text + self.audio + self.both > 1 + 1e-9
+        refuse(["text, audio and both are shares of all samples: together at most 1"] if too_many else [])
         return self
 
 
@@ -127,7 +140,7 @@ class Training(Section):
     workers: Count = 1
     worker_cpus: Positive = 1.0
     worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
-    accelerator_type: str | None = None  # of the workers' GPUs, as Ray names it
+    accelerator_type: Text | None = None  # of the workers' GPUs, as Ray names it
     max_failures: Whole = 3  # of workers, before the run gives up
     continuation: Share = 0.5
     learning_rate: Positive = 1e-4
@@ -136,16 +149,17 @@ class Training(Section):
     clip_grad_norm: Positive = 1.0
 
     @model_validator(mode="after")
-    def _arithmetic(self) -> Training:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give one of steps and epochs")
-        if self.workers > 1 and 0 < self.worker_gpus <= 0.5:
-            raise ValueError(f"worker_gpus {self.worker_gpus:g} would put two workers on one GPU: give 0, or more than 0.5")
-        if self.global_batch % (self.workers * self.batch_size):
-            raise ValueError(
-                f"global_batch {self.global_batch} must be a multiple of workers * batch_size = {self.workers} * {self.batch_size}"
-            )
+    def _settings_agree(self) -> Training:
+        refuse([*self._wrong_counts(), *_no_gpu_of_this_kind(self.accelerator_type, "worker_gpus", self.worker_gpus)])
         return self
+
+    def _wrong_counts(self) -> Iterator[str]:
+        if (self.steps is None) == (self.epochs is None):
+            yield "give one of steps and epochs"
+        if self.workers > 1 and 0 < self.worker_gpus <= 0.5:
+            yield f"worker_gpus {self.worker_gpus:g} would put two workers on one GPU: give 0, or more than 0.5"
+        if self.global_batch % (self.workers * self.batch_size):
+            yield f"global_batch {self.global_batch} must be a multiple of workers * batch_size = {self.workers} * {self.batch_size}"
 
     @property
     def accumulation(self) -> int:
@@ -156,7 +170,7 @@ class Training(Section):
 class Checkpoint(Section):
     every: Count = 100  # steps
     keep: Count = 3
-    resume: str = "latest"  # latest | none | the folder of a checkpoint
+    resume: Text = "latest"  # latest | none | the folder of a checkpoint
 
 
 class Job(Section):
@@ -171,3 +185,8 @@ class Job(Section):
     training: Training
     zero: Zero = Zero()
     checkpoint: Checkpoint = Checkpoint()
+
+
+def _no_gpu_of_this_kind(accelerator_type: str | None, key: str, gpus: float) -> Iterator[str]:
+    if accelerator_type is not None and gpus == 0:
+        yield f"accelerator_type {accelerator_type} asks for a kind of GPU, but {key} is 0: give {key}, or leave accelerator_type out"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,9 +21,17 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_only_where_asked(cls, value: Any, info: ValidationInfo) -> Any:
-        is_switch = info.field_name is not None and "bool" in str(cls.model_fields[info.field_name].annotation)
-        if isinstance(value, bool) and not is_switch:  # pydantic would take yes for 1
+        assert info.field_name is not None
+        annotation = cls.model_fields[info.field_name].annotation
+        if bool in (annotation, *get_args(annotation)):
+            if not isinstance(value, bool | None):
+                raise ValueError("must be true or false")
+        elif any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):  # pydantic would take yes for 1
             raise ValueError("true and false (yes and no) are no value of this setting")
-        if is_switch and not isinstance(value, bool | None):
-            raise ValueError("must be true or false")
         return value
+
+
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raises ValueError with a line for each mistake, if there are any."""
+    if lines := list(mistakes):
+        raise ValueError("\n".join(lines))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ray_s2v.config.section import Count, Positive, Section, Whole
+from ray_s2v.config.section import Count, Positive, Section, Text, Whole, refuse
 from ray_s2v.schema import FRAMES_PER_LATENT, MAX_HEARD_S, MIN_SIDE, SAMPLE_RATE, SIZE_MULTIPLE
 
 MAX_FRAMES = 30 * FRAMES_PER_LATENT  # the reference picture's rotary position follows
+MAX_SIDE = 4096  # pixels; far above what the network was trained on, and below what a wrong unit gives
+_EXACT = re.compile(r"([0-9]{1,5})x([0-9]{1,5})", re.IGNORECASE)
 
 
 class Source(Section):
@@ -21,7 +24,7 @@ class Source(Section):
     other sizes the short side in pixels; `pixel_area` the edge of the square of that area; `area` megapixels; `pixel` the short side.
     """
 
-    path: str
+    path: Text
     name: str = ""  # in ids and tables; the last part of the path unless it is given
     caption: Literal["textfile", "filename", "fixed", "column"] | None = None  # of a manifest `column`, else `textfile`
     instance_prompt: str | None = None  # the caption of all clips
@@ -46,10 +49,10 @@ class Source(Section):
     frame_interval: Count | None = None
     window: Literal["beginning", "end", "random"] = "random"
     windows_per_clip: Count | None = None  # different random windows of a clip, of either kind; else a new one each time
-    pose_path: str | None = None
+    pose_path: Text | None = None
 
     auto_split: bool | None = None  # true unless there is an audio_path
-    audio_path: str | None = None
+    audio_path: Text | None = None
     allow_zero_audio: bool = False
     sample_rate: int = SAMPLE_RATE
     channels: int = 1
@@ -87,82 +90,96 @@ class Source(Section):
         return value
 
     @model_validator(mode="after")
-    def _resolution_fits_its_type(self) -> Source:
-        if self.resolution_type == "exact":
-            self.exact_size()
-        elif isinstance(self.resolution, str) or self.resolution <= 0:
-            raise ValueError(f"resolution {self.resolution!r} must be a positive number where resolution_type is {self.resolution_type}")
-        return self
-
-    @model_validator(mode="after")
     def _settings_agree(self) -> Source:
-        wrong = [*self._wrong_sizes(), *self._wrong_lengths(), *self._wrong_words_and_sound()]
-        if wrong:
-            raise ValueError("; ".join(wrong))
+        refuse([*self._wrong_resolution(), *self._wrong_sizes(), *self._wrong_lengths(), *self._wrong_words(), *self._wrong_sound()])
         return self
 
-    def _wrong_sizes(self) -> list[str]:
-        cuts = self.crop != "none"
-        found = {
-            "crop: none keeps the whole picture, so resolution_type: exact would distort it; give pixel_area, area or pixel": not cuts
-            and self.resolution_type == "exact",
-            f"aspect: {self.aspect} contradicts resolution_type: exact; give pixel_area, area or pixel": self.aspect != "preserve"
-            and self.resolution_type == "exact",
-            f"crop: none keeps the whole picture, so aspect must be preserve, not {self.aspect}": not cuts and self.aspect != "preserve",
-            "aspect: random needs aspects, a list such as [0.75, 1.0, 1.33]": self.aspect == "random" and not self.aspects,
-            "aspects are for aspect: random": self.aspect != "random" and self.aspects is not None,
-            "max_size and downsample_to belong together: give both or none": (self.max_size is None) != (self.downsample_to is None),
-            "downsample_to shrinks before cropping, and crop is none": not cuts and self.downsample_to is not None,
-        }
-        if self.max_size is not None and self.downsample_to is not None:
-            found[f"downsample_to {self.downsample_to:g} must not be above max_size {self.max_size:g}"] = self.downsample_to > self.max_size
-        if self.min_size is not None and self.max_size is not None:
-            found[f"min_size {self.min_size:g} must not be above max_size {self.max_size:g}"] = self.min_size > self.max_size
-        return [message for message, is_wrong in found.items() if is_wrong]
+    def _wrong_resolution(self) -> Iterator[str]:
+        given, kind = self.resolution, self.resolution_type
+        if kind == "exact":
+            if not _EXACT.fullmatch(str(given)):
+                yield f"resolution {given!r} must read like 832x480 where resolution_type is exact"
+            elif (nearest := tuple(map(_nearest_side, self.exact_size()))) != self.exact_size():
+                yield (
+                    f"resolution {given}: both sides must be multiples of {SIZE_MULTIPLE} from {MIN_SIDE} to {MAX_SIDE}; "
+                    f"nearest is {nearest[0]}x{nearest[1]}"
+                )
+        elif isinstance(given, str):
+            yield f"resolution {given!r} must be a number where resolution_type is {kind}"
+        else:
+            least, most, unit = (MIN_SIDE**2 / 1e6, MAX_SIDE**2 / 1e6, "megapixels") if kind == "area" else (MIN_SIDE, MAX_SIDE, "pixels")
+            if not least <= given <= most:
+                yield f"resolution {given:g} must be from {least:g} to {most:g} {unit} where resolution_type is {kind}"
 
-    def _wrong_lengths(self) -> list[str]:
-        by_frames = self.bucket_strategy == "resolution_frames"
-        interval = self.frame_interval
-        found = {
-            "frame_interval is for bucket_strategy: resolution_frames": not by_frames and interval is not None,
-            "bucket_strategy: resolution_frames needs frame_interval, e.g. 16": by_frames and interval is None,
-            "windows_per_clip is for window: random": self.window != "random" and self.windows_per_clip is not None,
-        }
-        if interval is not None:
-            found[f"frame_interval {interval} must be a multiple of {FRAMES_PER_LATENT}, at most num_frames {self.num_frames}"] = (
-                interval % FRAMES_PER_LATENT != 0 or interval > self.num_frames
-            )
-        if not by_frames or interval is not None:
-            least = interval if by_frames and interval is not None else self.num_frames
-            found[f"min_frames {self.min_frames} must be at least {least}"] = self.min_frames is not None and self.min_frames < least
-            found[f"max_frames {self.max_frames} must be at least {self.least_frames()}"] = (
-                self.max_frames is not None and self.max_frames < self.least_frames()
-            )
-        return [message for message, is_wrong in found.items() if is_wrong]
+    def _wrong_sizes(self) -> Iterator[str]:
+        if self.crop == "none":
+            if self.resolution_type == "exact":
+                yield "crop: none keeps the whole picture, so resolution_type: exact would distort it; give pixel_area, area or pixel"
+            if self.aspect != "preserve":
+                yield f"crop: none keeps the whole picture, so aspect must be preserve, not {self.aspect}"
+            if self.downsample_to is not None:
+                yield "downsample_to shrinks before cropping, and crop is none"
+        if self.aspect != "preserve" and self.resolution_type == "exact":
+            yield f"aspect: {self.aspect} contradicts resolution_type: exact; give pixel_area, area or pixel"
+        if self.aspect == "random" and self.aspects is None:
+            yield "aspect: random needs aspects, a list such as [0.75, 1.0, 1.33]"
+        if self.aspect != "random" and self.aspects is not None:
+            yield "aspects are for aspect: random"
+        if (self.max_size is None) != (self.downsample_to is None):
+            yield "max_size and downsample_to belong together: give both or none"
+        least = self._least_size()
+        if self.downsample_to is not None and self.downsample_to < least:
+            yield f"downsample_to {self.downsample_to:g} must be at least the resolution's {least:g}: it would be enlarged again"
+        if self.max_size is not None:
+            if self.downsample_to is not None and self.downsample_to > self.max_size:
+                yield f"downsample_to {self.downsample_to:g} must not be above max_size {self.max_size:g}"
+            if self.min_size is not None and self.min_size > self.max_size:
+                yield f"min_size {self.min_size:g} must not be above max_size {self.max_size:g}"
 
-    def _wrong_words_and_sound(self) -> list[str]:
-        found = {
-            "caption: fixed needs instance_prompt": self.caption == "fixed" and not (self.instance_prompt or "").strip(),
-            "instance_prompt is for caption: fixed": self.caption != "fixed" and self.instance_prompt is not None,
-            "auto_split: true takes the sound from the video, audio_path from elsewhere: give one": self.auto_split is True
-            and self.audio_path is not None,
-            "auto_split: false needs audio_path, or allow_zero_audio: true": self.auto_split is False
-            and self.audio_path is None
-            and not self.allow_zero_audio,
-            "an is_eval source is never trained on: no repeats, no weight": self.is_eval and (self.repeats > 0 or self.weight is not None),
-            f"name {self.name!r} must not hold / or begin with a dot": "/" in self.name or self.name.startswith("."),
-        }
-        return [message for message, is_wrong in found.items() if is_wrong]
+    def _wrong_lengths(self) -> Iterator[str]:
+        least = self.num_frames
+        if self.bucket_strategy == "resolution_frames":
+            least = self.frame_interval or FRAMES_PER_LATENT
+            if self.frame_interval is None:
+                yield "bucket_strategy: resolution_frames needs frame_interval, e.g. 16"
+            elif least % FRAMES_PER_LATENT or least > self.num_frames:
+                yield f"frame_interval {least} must be a multiple of {FRAMES_PER_LATENT}, at most num_frames {self.num_frames}"
+        elif self.frame_interval is not None:
+            yield "frame_interval is for bucket_strategy: resolution_frames"
+        if self.min_frames is not None and self.min_frames < least:
+            yield f"min_frames {self.min_frames} must be at least {least}"
+        if self.max_frames is not None and self.max_frames < max(least, self.min_frames or 0):
+            yield f"max_frames {self.max_frames} must be at least {max(least, self.min_frames or 0)}"
+        if self.window != "random" and self.windows_per_clip is not None:
+            yield "windows_per_clip is for window: random"
+
+    def _wrong_words(self) -> Iterator[str]:
+        if self.caption == "fixed" and not (self.instance_prompt or "").strip():
+            yield "caption: fixed needs instance_prompt"
+        if self.caption != "fixed" and self.instance_prompt is not None:
+            yield "instance_prompt is for caption: fixed"
+        called = self.called()
+        if called[0] in ". " or "/" in called or not called.isprintable():
+            yield f"name {called!r} must not begin with a dot or a space, nor hold / or line breaks: give another name"
+        if self.is_eval and (self.repeats > 0 or self.weight is not None):
+            yield "an is_eval source is never trained on: no repeats, no weight"
+
+    def _wrong_sound(self) -> Iterator[str]:
+        if self.auto_split is True and self.audio_path is not None:
+            yield "auto_split: true takes the sound from the video, audio_path from elsewhere: give one"
+        if self.auto_split is False and self.audio_path is None and not self.allow_zero_audio:
+            yield "auto_split: false needs audio_path, or allow_zero_audio: true"
 
     def exact_size(self) -> tuple[int, int]:
         """Width and height of `resolution: 832x480`."""
-        numbers = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", str(self.resolution).lower())
-        if not numbers:
-            raise ValueError(f"resolution {self.resolution!r} must read like 832x480 where resolution_type is exact")
-        width, height = map(int, numbers.groups())
-        if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE or min(width, height) < MIN_SIDE:
-            raise ValueError(f"resolution {self.resolution}: both sides must be multiples of {SIZE_MULTIPLE}, at least {MIN_SIDE}")
-        return width, height
+        width, height = str(self.resolution).lower().split("x")
+        return int(width), int(height)
+
+    def _least_size(self) -> float:
+        """Of a clip that is not enlarged to fill its bucket, in the unit of `resolution_type`; 0 where the resolution is no such."""
+        if self.resolution_type == "exact":
+            return min(self.exact_size()) if _EXACT.fullmatch(str(self.resolution)) else 0
+        return 0 if isinstance(self.resolution, str) else self.resolution
 
     def least_frames(self) -> int:
         """Frames at 16 a second below which a clip is rejected."""
@@ -171,8 +188,13 @@ class Source(Section):
     def called(self) -> str:
         """The source's name."""
         last = re.split(r"[\\/]", self.path.rstrip("/\\"))[-1]
-        return self.name or re.sub(r"\.(tar|parquet|csv)$", "", last) or "clips"
+        return self.name or re.sub(r"\.(tar|parquet|csv)$", "", last).lstrip(". ") or "clips"
 
     def takes_own_sound(self) -> bool:
         """Whether a clip's sound is in its video file."""
         return self.audio_path is None and self.auto_split is not False
+
+
+def _nearest_side(pixels: int) -> int:
+    """A side that a bucket can have."""
+    return min(max(round(pixels / SIZE_MULTIPLE) * SIZE_MULTIPLE, MIN_SIDE), MAX_SIDE)

@@ -1,130 +1,153 @@
-"""Who is seen when: a pure function of clips, seed and step. Nothing else in the project draws at random for a sample.
+"""Who is seen when: a pure function of clips, settings, seed and step. Nothing else in the project draws at random for a sample.
 
-An epoch takes each bucket's clips in a new order and cuts them into global steps of `slots` clips, all of one bucket and one
-kind. Fewer than `slots` clips of a bucket are left over in an epoch; which ones changes with the epoch. A step's slots are
-shared by arithmetic: worker r of n has the slots r, r + n, r + 2n, ...
+order.py fills the steps with clips, window.py says what of a clip is shown; here both become rows, with the words, the noise and
+what is dropped. A step's slots are shared by arithmetic: worker r of n has the slots r, r + n, r + 2n, ...
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ray_s2v.config.job import Dropout, Job
-from ray_s2v.schema import HISTORY_FRAMES, Bucket, Clip, DataError, Kind, PlanRow
+from ray_s2v.config.source import Source
+from ray_s2v.data.clip_table import ClipTable
+from ray_s2v.data.draws import generator, pick
+from ray_s2v.data.order import Order, cells_of
+from ray_s2v.data.window import can_continue, window_of
+from ray_s2v.schema import Clip, DataError, Kind, Media, PlanRow
 
-VERSION = 1  # of what this file draws; a change that gives other rows for the same clips counts it up
-
-
-def generator(*key: int | str) -> np.random.Generator:
-    """Random numbers that depend on the key alone."""
-    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
-
-
-def min_history(num_frames: int) -> int:
-    """Frames that must lie before a continuation's window: what the sampler has after one first clip of that length, at most 73."""
-    return min(HISTORY_FRAMES, num_frames - 3)
+VERSION = 2  # of what is drawn; a change that gives other rows for the same clips and settings counts it up
+SEEN = {"repeats", "weight", "crop", "window", "windows_per_clip", "truncation_mode", "duration_interval"}  # what rows depend on
+NOTHING = Media("", "")
 
 
-def can_continue(clip: Clip) -> bool:
-    return clip.num_frames - clip.bucket.num_frames >= min_history(clip.bucket.num_frames)
-
-
-@dataclass(frozen=True)
-class Step:
-    """The clips of one global step, in slot order."""
-
-    kind: Kind
-    clips: tuple[Clip, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """Every step of a run."""
+    """Every row of a run. Small to send: clips are columns, which the processes of a machine share."""
 
-    clips: tuple[Clip, ...]
-    seed: int
-    slots: int  # clips of a global step
-    continuation: float  # share of steps with motion history
+    clips: ClipTable  # by id
+    sources: dict[str, Source]  # of these clips, by name
+    order: Order
     dropout: Dropout
 
     @staticmethod
     def of(job: Job, clips: Sequence[Clip]) -> Plan:
-        """The plan of a job. Raises DataError naming the buckets that cannot fill a step."""
-        training = job.training
-        plan = Plan(tuple(sorted(clips, key=lambda c: c.clip_id)), job.run.seed, training.global_batch, training.continuation, job.dropout)
-        if not plan.clips:
+        """The plan of a job for the clips that it trains on. Raises DataError naming the buckets that cannot fill a step."""
+        if not clips:
             raise DataError("no clips to plan with")
-        if small := {b: len(c) for b, c in plan.buckets.items() if len(c) < plan.slots}:
-            listed = ", ".join(f"{bucket} has {count}" for bucket, count in small.items())
-            raise DataError(
-                f"every bucket must fill a step of training.global_batch = {plan.slots} clips, but {listed}. Add clips of that shape, "
-                "lower training.global_batch, or merge buckets (data.sources.*.resolution_type=exact, or fewer digits of aspect_rounding)"
-            )
-        return plan
+        clips = sorted(clips, key=lambda clip: clip.clip_id)
+        named, there = {source.called(): source for source in job.data.sources if not source.is_eval}, {clip.source for clip in clips}
+        if absent := [name for name, source in named.items() if source.weight is not None and name not in there]:
+            raise DataError(f"data.sources: {', '.join(absent)} has a weight, but no clip that can be used")
+        sources = {name: named[name] for name in sorted(there)}
+        order = Order(
+            buckets=cells_of(clips, sources),
+            long=np.array([can_continue(clip) for clip in clips]),
+            weighted=any(source.weight is not None for source in sources.values()),
+            seed=job.run.seed,
+            slots=job.training.global_batch,
+            continuation=job.training.continuation,
+        )
+        _check_buckets(order)
+        return Plan(ClipTable.of(clips), sources, order, job.dropout)
 
     @property
-    def buckets(self) -> dict[Bucket, list[Clip]]:
-        grouped = defaultdict(list)
-        for clip in self.clips:
-            grouped[clip.bucket].append(clip)
-        return dict(sorted(grouped.items()))
+    def slots(self) -> int:
+        """Clips of a global step."""
+        return self.order.slots
 
     @property
     def steps_per_epoch(self) -> int:
-        return sum(len(clips) // self.slots for clips in self.buckets.values())
+        return self.order.steps_per_epoch
 
     @property
     def left_over(self) -> int:
-        """Clips that an epoch does not see."""
-        return len(self.clips) - self.steps_per_epoch * self.slots
+        """Visits, clips * (repeats + 1), that an epoch leaves out; with weights none is."""
+        if self.order.weighted:
+            return 0
+        return sum(int(visits) % self.slots for visits in self.order.num_visits.values())
 
     def fingerprint(self) -> str:
-        """Changes when the position in the plan would mean other clips."""
-        clips = [(clip.clip_id, clip.num_frames, clip.bucket) for clip in self.clips]
-        facts = [VERSION, self.seed, self.slots, self.continuation, self.dropout.model_dump(), clips]
-        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+        """Changes when the position in the plan would mean other clips, or other parts of them.
+
+        Captions, places and digests are left out: files can be moved, written anew and described better between two runs.
+        """
+        sources = {name: source.model_dump(include=SEEN) for name, source in self.sources.items()}
+        order = (self.order.seed, self.order.slots, self.order.continuation)
+        facts = [VERSION, order, self.dropout.model_dump(), sources]
+        digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8)
+        for clip in self.clips:
+            sound_and_pose = (clip.audio_s, clip.audio is not None, clip.pose is not None)
+            size = (clip.num_frames, clip.bucket, clip.scaled_width, clip.scaled_height)
+            digest.update(json.dumps((clip.clip_id, clip.source, size, sound_and_pose)).encode())
+        return digest.hexdigest()
 
     def rows(self, first_step: int, end_step: int) -> Iterator[PlanRow]:
         """One row a slot, in the order of steps and slots."""
         length = self.steps_per_epoch
         for epoch in range(first_step // length, math.ceil(end_step / length)):
-            for index, planned in enumerate(epoch_steps(self, epoch)):
-                if first_step <= (step := epoch * length + index) < end_step:
-                    yield from (self._row(step, slot, clip, planned.kind) for slot, clip in enumerate(planned.clips))
+            planned, before = self.order.epoch(epoch), epoch * length
+            for step in range(max(first_step, before), min(end_step, before + length)):
+                kind: Kind = "continuation" if planned.continued[step - before] else "first"
+                for slot, clip in enumerate(self.clips.part(planned.clips[step - before])):
+                    yield self._row(step, slot, clip, kind)
 
     def _row(self, step: int, slot: int, clip: Clip, kind: Kind) -> PlanRow:
-        draw = generator(self.seed, "slot", step, clip.clip_id)
-        num_frames = clip.bucket.num_frames
-        last_start = clip.num_frames - num_frames
-        start = int(draw.integers(min_history(num_frames) if kind == "continuation" else 0, last_start + 1))
-        outside = [*range(start), *range(start + num_frames, clip.num_frames)]
-        reference = outside[int(draw.integers(len(outside)))] if outside else start
-        caption = clip.captions[int(draw.integers(len(clip.captions)))]
-        drop_text, drop_audio = guidance_dropout(draw.random(), self.dropout)
+        source = self.sources[clip.source]
+        draw = generator(self.order.seed, "slot", step, slot)
+        for_caption, for_dropout, for_window, noise_level = draw.random(4).tolist()
+        noise_seed = int(draw.integers(2**63))
+        if source.windows_per_clip is not None:
+            draw = generator(self.order.seed, "window", clip.clip_id, kind, pick(for_window, source.windows_per_clip))
+        window = window_of(clip, source, kind, draw)
+        drop_text, drop_audio = guidance_dropout(for_dropout, self.dropout)
+        audio, pose = clip.audio or NOTHING, clip.pose or NOTHING
         return PlanRow(
             step=step,
             slot=slot,
             clip_id=clip.clip_id,
-            path=clip.path,
-            caption="" if drop_text else caption,
+            video=clip.video.place,
+            video_digest=clip.video.digest,
+            audio=audio.place,
+            audio_digest=audio.digest,
+            pose=pose.place,
+            pose_digest=pose.digest,
+            caption="" if drop_text else clip.captions[pick(for_caption, len(clip.captions))],
             kind=kind,
+            scaled_width=clip.scaled_width,
+            scaled_height=clip.scaled_height,
+            left=window.left,
+            top=window.top,
             width=clip.bucket.width,
             height=clip.bucket.height,
-            start_frame=start,
-            num_frames=num_frames,
-            reference_frame=reference,
-            drop_audio=drop_audio,
-            noise_level=float(draw.random()),
-            noise_seed=int(draw.integers(2**63)),
+            clip_frames=clip.num_frames,
+            start_frame=window.start_frame,
+            num_frames=clip.bucket.num_frames,
+            reference_frame=window.reference_frame,
+            heard_start=window.heard_start,
+            heard_frames=window.heard_frames,
+            drop_audio=drop_audio or clip.audio is None,
+            noise_level=noise_level,
+            noise_seed=noise_seed,
+        )
+
+
+def _check_buckets(order: Order) -> None:
+    """Raises DataError where a bucket would not be seen in every epoch."""
+    small = {bucket: visits for bucket, visits in order.num_visits.items() if visits < order.slots - 1e-6}
+    if small:
+        has = ", ".join(f"{bucket} has {math.floor(visits * 100) / 100:g}" for bucket, visits in small.items())
+        counted = "clips * (repeats + 1), shared out by data.sources.*.weight" if order.weighted else "clips * (repeats + 1)"
+        raise DataError(
+            f"every bucket must fill a step of training.global_batch = {order.slots} clips, but of {counted}, {has}. "
+            "Add clips of that shape, lower training.global_batch, raise repeats or weight of their source, "
+            "or merge buckets (data.sources.*.resolution_type=exact, or fewer digits of aspect_rounding)"
         )
 
 
@@ -134,26 +157,3 @@ def guidance_dropout(uniform: float, dropout: Dropout) -> tuple[bool, bool]:
     if uniform < both:
         return True, True
     return uniform < text, text <= uniform < text + dropout.audio
-
-
-def epoch_steps(plan: Plan, epoch: int) -> list[Step]:
-    """All steps of an epoch in their order: a `continuation` share of each bucket's steps, as far as its clips are long enough."""
-    steps = []
-    for bucket, clips in plan.buckets.items():
-        draw = generator(plan.seed, "epoch", epoch, str(bucket))
-        shuffled = [clips[i] for i in draw.permutation(len(clips))]
-        num_steps = len(clips) // plan.slots
-        longer = [clip for clip in shuffled if can_continue(clip)]
-        # The fraction of a step is drawn, so that over epochs the share is met.
-        wanted = math.floor(plan.continuation * num_steps + draw.random())
-        continued = longer[: min(wanted, len(longer) // plan.slots) * plan.slots]
-        chosen = {clip.clip_id for clip in continued}
-        fresh = [clip for clip in shuffled if clip.clip_id not in chosen]
-        steps += [Step("continuation", group) for group in _groups(continued, plan.slots)]
-        steps += [Step("first", group) for group in _groups(fresh, plan.slots)]
-    return [steps[i] for i in generator(plan.seed, "order", epoch).permutation(len(steps))]
-
-
-def _groups(clips: list[Clip], size: int) -> Iterator[tuple[Clip, ...]]:
-    """Whole groups of `size`; the rest is left out."""
-    return (tuple(itertools.islice(clips, i, i + size)) for i in range(0, len(clips) - size + 1, size))

@@ -1,73 +1,57 @@
-"""The sound of a clip as the speech encoder wants it, on the clock of the pictures."""
+"""The sound of a clip as the speech encoder wants it, whole or a span, and what it measures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from fractions import Fraction
-from itertools import chain, groupby
+from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
-from av import AudioFrame, AudioLayout, AudioResampler
 from numpy.typing import NDArray
 
-from ray_s2v.media.container import MAX_CLIP_S, audio_stream, first_picture, open_media, time_of
-from ray_s2v.schema import SAMPLE_RATE, ClipError
+from ray_s2v.media.container import MAX_CLIP_S
+from ray_s2v.media.sound import heard_from, sound_pieces
+from ray_s2v.schema import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-MAX_SLIP_S = Fraction(20, 1000)  # one step of the speech encoder; a larger gap or overlap in the file is placed by its time
+
+class SoundFacts(NamedTuple):
+    """What a sound measures, on the clock of `read_audio`."""
+
+    start_s: float  # of the first sample, negative where it comes before zero
+    end_s: float
+    peak: float  # the largest |sample| from zero on, at most 1
 
 
-def read_audio(path: str) -> NDArray[np.float32]:
-    """The whole sound, mono at 16 kHz, beginning at the moment of the first picture: [samples] in [-1, 1].
+def read_audio(audio: str, video: str, start_frame: int = 0, num_frames: int = 0) -> NDArray[np.float32]:
+    """The sound, mono at 16 kHz, whole or of `num_frames` frames from `start_frame` on, up to its end: [samples] in [-1, 1].
 
-    Sound that begins later has zeros in front, what comes before the picture is cut; channels are averaged.
-    Raises ClipError for a file without sound or picture, damaged sound, and sound that ends before the picture begins.
+    audio: the file that holds it. Zero is the moment of the first picture where that is the video itself, else the beginning of the sound
+    file's own clock. Sound that begins later has zeros in front, what comes before is cut; channels are averaged.
+    A span is reached by seeking and held alone. It is that part of the whole, to the precision of float32 but for what a decoder
+    remembers for longer than a second (the noise that AAC puts in the place of noise), and in Matroska for a shift of up to half a
+    millisecond, as its times are whole ones.
+    Raises ClipError for a file without sound or picture, damaged sound, and where nothing of what is wanted is there.
     """
-    zero = time_of(first_picture(path))
-    with open_media(path) as container:
-        pieces = list(_pieces(container.decode(audio_stream(container)), zero))
-    length = max((start + len(samples) for start, samples in pieces), default=0)
-    if length <= 0:
-        raise ClipError("no sound while there are pictures")
-    if length > MAX_CLIP_S * SAMPLE_RATE:
-        raise ClipError(f"the sound's clock runs to {length / SAMPLE_RATE:g} s")
+    begin, wanted = start_frame * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME or MAX_CLIP_S * SAMPLE_RATE
+    pieces, length = [], 0
+    for start, samples in heard_from(begin, sound_pieces(audio, video, begin)):
+        length = max(length, min(start + len(samples), wanted))
+        if start >= wanted:
+            break
+        pieces.append((start, samples))
     sound = np.zeros(length, np.float32)
     for start, samples in pieces:
-        sound[max(start, 0) : max(start + len(samples), 0)] = samples[max(-start, 0) :]
-    return np.clip(sound, -1, 1, out=sound)
+        sound[start : start + len(samples)] = samples[: length - start]
+    return sound
 
 
-def _pieces(frames: Iterable[AudioFrame], zero: Fraction) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Resampled sound in pieces, each with the sample at which it begins, counted from `zero` and negative before it."""
-    for _, run in groupby(frames, key=_RunNumber()):
-        first = next(run)
-        start = round((time_of(first) - zero) * SAMPLE_RATE)
-        for samples in _resampled(chain([first], run), first.layout):
-            yield start, samples
-            start += len(samples)
+def measure_audio(audio: str, video: str) -> SoundFacts:
+    """Where the sound begins and ends and how loud it gets; everything is decoded, and a piece held at a time.
 
-
-class _RunNumber:
-    """Called with one piece of sound after another: numbers the runs in which each begins where the last one ended."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.form: tuple[str, str, int] | None = None
-        self.end = Fraction(0)
-
-    def __call__(self, frame: AudioFrame) -> int:
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self.form or abs(time_of(frame) - self.end) > MAX_SLIP_S:
-            self.number += 1
-            self.form, self.end = form, time_of(frame)
-        self.end += Fraction(frame.samples, frame.sample_rate)
-        return self.number
-
-
-def _resampled(frames: Iterable[AudioFrame], layout: AudioLayout) -> Iterator[NDArray[np.float32]]:
-    """One run at 16 kHz, the mean of its channels. The first sample is at the time of the first piece."""
-    # Samples of all channels side by side: of eight or more separate planes PyAV reads past the last, and crashes.
-    resampler = AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE)
-    for frame in chain(frames, [None]):  # None empties the resampler
-        for resampled in resampler.resample(frame):
-            if resampled is not None:  # what a resampler that had nothing to do gives when emptied
-                yield resampled.to_ndarray().reshape(-1, layout.nb_channels).mean(axis=1)
+    Raises ClipError for a file without sound or picture, damaged sound, and sound that ends before zero.
+    """
+    pieces = sound_pieces(audio, video)
+    first = list(islice(pieces, 1))
+    end, peak = 0, 0.0
+    for start, samples in heard_from(0, chain(first, pieces)):
+        end, peak = max(end, start + len(samples)), max(peak, float(abs(samples).max()))
+    return SoundFacts(first[0][0] / SAMPLE_RATE, end / SAMPLE_RATE, peak)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
@@ -17,26 +16,40 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ray_s2v.schema import ClipError
+from ray_s2v.storage import READ_AHEAD, member_of, open_file, scheme_of
 
+VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
+AUDIO_SUFFIXES = {".wav", ".mp3", ".flac", ".ogg", ".m4a"}
 MAX_CLIP_S = 4 * 3600  # a clock that runs further is broken, and its sound would not fit into memory
+FIRST_STEP_BACK_S = Fraction(2)  # how much earlier to seek again where seeking landed late; doubled each time
 
 
 @contextmanager
-def open_media(path: str) -> Iterator[InputContainer]:
-    """The opened file, closed afterwards. What FFmpeg cannot open, demux or decode inside the block becomes a ClipError."""
-    if Path(path).is_file() and Path(path).stat().st_size == 0:
-        raise ClipError("the file is empty")
-    try:
-        container = av.open(path, metadata_errors="replace")  # titles in old encodings are no reason to stop
-    except av.error.InvalidDataError as error:
-        raise ClipError("not a media file, or its header is cut off") from error
-    except av.error.FFmpegError as error:
-        raise ClipError(f"cannot be opened: {error.strerror}") from error
-    with container:
+def open_media(place: str) -> Iterator[InputContainer]:
+    """The opened file, wherever it lies, closed afterwards.
+
+    What FFmpeg cannot open, demux or decode inside the block becomes a ClipError; a place that is not there, or may not be read, stays
+    an OSError.
+    """
+    with open_file(place) as file:
+        if not file.read(1):
+            raise ClipError("the file is empty")
+        file.seek(0)
+        # FFmpeg reads a path faster than through Python.
+        source = file if scheme_of(place) or member_of(place) else place
         try:
-            yield container
+            container = av.open(source, "r", buffer_size=READ_AHEAD, metadata_errors="replace")  # old encodings do not matter
+        except av.error.InvalidDataError as error:
+            raise ClipError("not a media file, or its header is cut off") from error
         except av.error.FFmpegError as error:
-            raise ClipError(f"damaged: {error.strerror}") from error
+            raise ClipError(f"cannot be opened: {error.strerror}") from error
+        with container:
+            try:
+                yield container
+            except av.error.DecoderNotFoundError as error:
+                raise ClipError("pictures or sound in a codec that is not known") from error
+            except av.error.FFmpegError as error:
+                raise ClipError(f"damaged: {error.strerror}") from error
 
 
 def video_stream(container: InputContainer) -> VideoStream:
@@ -68,9 +81,18 @@ def time_of(frame: Frame) -> Fraction:
     return frame.pts * tick_of(frame)
 
 
-def first_picture(path: str) -> VideoFrame:
+def seek_points(zero: Fraction, moment: Fraction) -> Iterator[Fraction | None]:
+    """Where to seek so as to come upon something at or before `moment`, the nearest try first; None is not to seek at all."""
+    step_back = Fraction(0)
+    while moment - step_back > zero:
+        yield moment - step_back
+        step_back = max(2 * step_back, FIRST_STEP_BACK_S)
+    yield None
+
+
+def first_picture(place: str) -> VideoFrame:
     """The picture whose time is the clip's zero, for pictures and sound alike. Raises ClipError if none can be decoded."""
-    with open_media(path) as container:
+    with open_media(place) as container:
         for picture in container.decode(video_stream(container)):
             return picture
     raise ClipError("no picture can be decoded")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from ray_s2v.schema import ClipError
+from ray_s2v.schema import ClipError, Framing
 
 MAX_PIXEL_ASPECT = 8  # anamorphic pictures stay below 3; a broken header may say anything
 
@@ -31,25 +31,30 @@ def shown_size(picture: VideoFrame, aspect: Fraction) -> tuple[int, int]:
     return (width, height) if turn else (height, width)
 
 
-def fitted(picture: VideoFrame, aspect: Fraction, width: int, height: int) -> NDArray[np.uint8]:
-    """The picture's centre, upright, scaled to cover the size with its proportions kept: [height, width, 3] RGB."""
+def centred(shown_width: int, shown_height: int, width: int, height: int) -> Framing:
+    """The smallest scaling that covers the size with proportions kept, and the centre of it."""
+    scale = max(Fraction(width, shown_width), Fraction(height, shown_height))
+    scaled_width, scaled_height = max(width, round(shown_width * scale)), max(height, round(shown_height * scale))
+    return Framing(scaled_width, scaled_height, (scaled_width - width) // 2, (scaled_height - height) // 2, width, height)
+
+
+def framed(picture: VideoFrame, framing: Framing) -> NDArray[np.uint8]:
+    """The picture upright and scaled as a whole, then cut out: [height, width, 3] RGB."""
     (across_x, across_y), (down_x, down_y) = _display_matrix(picture)
     upright = across_x != 0
-    stored_width, stored_height = (width, height) if upright else (height, width)
-    scale = max(stored_width / (picture.width * aspect), Fraction(stored_height, picture.height))
+    scaled_size = (framing.scaled_width, framing.scaled_height)
     scaled = picture.reformat(
-        max(stored_width, round(picture.width * aspect * scale)),
-        max(stored_height, round(picture.height * scale)),
+        *(scaled_size if upright else scaled_size[::-1]),
         "rgb24",
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
         threads=1,
     )
-    left, top = (scaled.width - stored_width) // 2, (scaled.height - stored_height) // 2
-    pixels = np.asarray(scaled.to_ndarray(), np.uint8)[top : top + stored_height, left : left + stored_width]
+    pixels = np.asarray(scaled.to_ndarray(), np.uint8)
     if not upright:
         pixels = pixels.transpose(1, 0, 2)
     x_direction, y_direction = (across_x, down_y) if upright else (down_x, across_y)
-    return pixels[::y_direction, ::x_direction]
+    shown = pixels[::y_direction, ::x_direction]
+    return shown[framing.top : framing.top + framing.height, framing.left : framing.left + framing.width]
 
 
 def _display_matrix(picture: VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -57,10 +62,11 @@ def _display_matrix(picture: VideoFrame) -> tuple[tuple[int, int], tuple[int, in
 
     Mirrored pictures are told by it too. Raises ClipError for turns other than by right angles.
     """
-    if Type.DISPLAYMATRIX not in picture.side_data:
+    # Not picture.side_data: that and the picture would refer to each other, and pictures pile up until the garbage is collected.
+    side_data = SideDataContainer(picture)  # type: ignore[call-arg]
+    if Type.DISPLAYMATRIX not in side_data:
         return (1, 0), (0, 1)
-    side_data = picture.side_data[Type.DISPLAYMATRIX]  # type: ignore[typeddict-item]  # PyAV's stub knows motion vectors only
-    matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2]
+    matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32).reshape(3, 3)[:2, :2]
     steps = np.sign(matrix) * (abs(matrix) > abs(matrix).max() / 100)
     if (abs(steps).sum(axis=0) != 1).any() or (abs(steps).sum(axis=1) != 1).any():
         raise ClipError(f"turned by {picture.rotation} degrees")

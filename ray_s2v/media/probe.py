@@ -1,22 +1,21 @@
-"""Is a clip usable, and what is in it: everything is demuxed and the sound decoded, of the pictures only the first."""
+"""What is in a clip, and is it usable: everything is demuxed, of the pictures only the first is decoded, and the sound elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
+from typing import NamedTuple
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from ray_s2v.media.audio import read_audio
-from ray_s2v.media.container import MAX_CLIP_S, audio_stream, first_picture, open_media, tick_of, time_of, video_stream
+from ray_s2v.media.audio import SoundFacts
+from ray_s2v.media.container import MAX_CLIP_S, first_picture, open_media, tick_of, time_of, video_stream
 from ray_s2v.media.picture import pixel_aspect, shown_size
-from ray_s2v.schema import FRAME_RATE, SAMPLE_RATE, ClipError
+from ray_s2v.schema import FRAME_RATE, ClipError
 
 SILENT_PEAK = 1e-4  # below -80 dB there is nothing to speak to
 MAX_MISMATCH_S = 1.0  # of sound and pictures, at either end
@@ -24,49 +23,53 @@ MAX_MISSING_S = 0.5  # headers round; a file whose packets end earlier than this
 PICTURE_RATES = (1, 1000)  # pictures a second, on average
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a usable clip holds."""
+class VideoFacts(NamedTuple):
+    """What the pictures of a clip are."""
 
     width: int  # as shown, after rotation and with square pixels
     height: int
     num_frames: int  # at 16 frames a second
     video_s: float  # from the first picture to the end of the last
-    audio_s: float  # from the first picture to the end of the sound
+    has_audio: bool  # whether there is a sound track in the file as well
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     """What demuxing tells of a track: seconds on the file's clock."""
 
-    start: Fraction
     end: Fraction
     num_packets: int
 
 
-def probe(path: str) -> Probe:
-    """Size, length and number of 16-fps frames of a usable clip; the last frame may be half over when the pictures end.
+def probe_video(place: str) -> VideoFacts:
+    """Size, length and number of 16-fps frames; the last frame may be half over when the pictures end.
 
-    Raises ClipError with the reason for one that is empty, not a video, truncated, damaged, silent, without pictures or sound,
-    of a single picture, or whose sound begins or ends more than a second apart from its pictures.
+    Raises ClipError with the reason for a file that is empty, not a video, without pictures or of a single one, and for one of which
+    something is missing: of the pictures or, where it has one, of the sound track.
     """
-    with open_media(path) as container:
-        video, audio = video_stream(container), audio_stream(container)
+    with open_media(place) as container:
+        video, audio = video_stream(container), container.streams.audio[:1]
         aspect = pixel_aspect(video)
-        pictures, voice = _spans(container, (video, audio))
-    opening = first_picture(path)
+        pictures, *_ = _spans(container, (video, *audio))
+    opening = first_picture(place)
     width, height = shown_size(opening, aspect)
     video_s = pictures.end - time_of(opening)
     _check_pictures(pictures.num_packets, video_s)
-    if abs(voice.start - time_of(opening)) > MAX_MISMATCH_S:
-        raise ClipError(f"the sound begins {float(voice.start - time_of(opening)):+.1f} s from the pictures")
-    sound = read_audio(path)
-    if np.abs(sound).max() < SILENT_PEAK:
+    return VideoFacts(width, height, floor(video_s * FRAME_RATE + Fraction(1, 2)), float(video_s), bool(audio))
+
+
+def check_sound(video: VideoFacts, sound: SoundFacts) -> None:
+    """Raises ClipError where the sound is silent, or begins or ends more than a second apart from the pictures."""
+    if abs(sound.start_s) > MAX_MISMATCH_S:
+        raise ClipError(f"the sound begins {sound.start_s:+.1f} s from the pictures")
+    if sound.peak < SILENT_PEAK:
         raise ClipError("the sound is silent")
-    audio_s = len(sound) / SAMPLE_RATE
-    if abs(audio_s - video_s) > MAX_MISMATCH_S:
-        raise ClipError(f"{audio_s:.1f} s of sound for {float(video_s):.1f} s of pictures")
-    return Probe(width, height, floor(video_s * FRAME_RATE + Fraction(1, 2)), float(video_s), audio_s)
+    if abs(sound.end_s - video.video_s) > MAX_MISMATCH_S:
+        raise ClipError(f"{sound.end_s:.1f} s of sound for {video.video_s:.1f} s of pictures")
+
+
+def mismatch_s(video: VideoFacts, sound: SoundFacts) -> float:
+    """Seconds by which sound and pictures are apart where they begin or where they end, whichever is more."""
+    return max(abs(sound.start_s), abs(sound.end_s - video.video_s))
 
 
 def _check_pictures(num_pictures: int, video_s: Fraction) -> None:
@@ -110,12 +113,12 @@ def _packet_time(packet: Packet) -> tuple[Fraction, Fraction]:
 
 
 def _span(times: list[tuple[Fraction, Fraction]]) -> _Span:
-    """Start, end and number of packets; a last one that has no duration lasts as long as the one before."""
+    """End and number of packets; a last one that has no duration lasts as long as the one before."""
     ordered = sorted(times)
     last, duration = ordered[-1]
     if not duration and len(ordered) > 1:
         duration = last - ordered[-2][0]
-    return _Span(ordered[0][0], last + duration, len(ordered))
+    return _Span(last + duration, len(ordered))
 
 
 def _promised_end(container: InputContainer, stream: Stream) -> Fraction | None:

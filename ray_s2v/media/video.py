@@ -10,57 +10,48 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from ray_s2v.media.container import first_picture, open_media, tick_of, time_of, video_stream
-from ray_s2v.media.picture import fitted, pixel_aspect
-from ray_s2v.schema import FRAME_RATE, ClipError
-
-FIRST_STEP_BACK_S = Fraction(2)  # how much earlier to seek again where seeking landed late; doubled each time
+from ray_s2v.media.container import first_picture, open_media, seek_points, tick_of, time_of, video_stream
+from ray_s2v.media.picture import framed
+from ray_s2v.schema import FRAME_RATE, ClipError, Framing
 
 
-def read_frames(path: str, frames: Sequence[int], width: int, height: int) -> NDArray[np.uint8]:
-    """The pictures at the 16-fps indices `frames`, scaled to cover the size and cropped to it: [len(frames), height, width, 3] RGB.
+def read_frames(place: str, frames: Sequence[int], framing: Framing, *, black_after_end: bool = False) -> NDArray[np.uint8]:
+    """The pictures at the 16-fps indices `frames`, as they are shown, scaled and cut out: [len(frames), height, width, 3] RGB.
 
     frames: ascending, duplicates allowed. Frame i is the source picture nearest in time to i / 16 s after the first picture.
-    Decodes from the keyframe before the first to the last wanted picture. Raises ClipError for damaged files and frames past the end.
+    Decodes from the keyframe before the first to the last wanted picture, and holds what it gives. Raises ClipError for damaged files
+    and, unless they are to be black, for frames past the end.
     """
-    zero = time_of(first_picture(path))
+    zero = time_of(first_picture(place))
     moments = [zero + Fraction(frame, FRAME_RATE) for frame in frames]
-    for start in _starts(zero, moments[0]):
-        with open_media(path) as container:
+    for point in seek_points(zero, moments[0]):
+        with open_media(place) as container:
             stream = video_stream(container)
-            if start is not None:
-                container.seek(int(start / tick_of(stream)), stream=stream)
+            if point is not None:
+                container.seek(int(point / tick_of(stream)), stream=stream)
             pictures = container.decode(stream)
             first = next(pictures, None)
             if first is not None and time_of(first) <= moments[0]:
-                chosen = _nearest(chain([first], pictures), moments)
-                return _fitted(chosen, len(moments), pixel_aspect(stream), width, height)
+                nearest = _nearest(chain([first], pictures), moments, black_after_end)
+                return _pixels(nearest, len(moments), framing)
     raise ClipError("the first picture cannot be decoded twice")
 
 
-def _starts(zero: Fraction, moment: Fraction) -> Iterator[Fraction | None]:
-    """Where to seek so as to come upon a picture at or before `moment`, the nearest try first; None is not to seek at all."""
-    step_back = Fraction(0)
-    while moment - step_back > zero:
-        yield moment - step_back
-        step_back = max(2 * step_back, FIRST_STEP_BACK_S)
-    yield None
-
-
-def _fitted(pictures: Iterator[VideoFrame], num_pictures: int, aspect: Fraction, width: int, height: int) -> NDArray[np.uint8]:
-    """The pictures in their final size: [num_pictures, height, width, 3]. Raises ClipError for a damaged one."""
-    pixels = np.empty((num_pictures, height, width, 3), np.uint8)
+def _pixels(pictures: Iterator[VideoFrame], num_pictures: int, framing: Framing) -> NDArray[np.uint8]:
+    """The pictures in their final size, black where there are no more: [num_pictures, height, width, 3]. ClipError for a damaged one."""
+    pixels = np.zeros((num_pictures, framing.height, framing.width, 3), np.uint8)
     last = None
     for position, picture in enumerate(pictures):
         if picture.is_corrupt:
             raise ClipError("a damaged picture")
-        pixels[position] = pixels[position - 1] if picture is last else fitted(picture, aspect, width, height)
+        pixels[position] = pixels[position - 1] if picture is last else framed(picture, framing)
         last = picture
     return pixels
 
 
-def _nearest(pictures: Iterator[VideoFrame], moments: Sequence[Fraction]) -> Iterator[VideoFrame]:
-    """For each moment the picture nearest in time, the earlier of two equally near. Raises ClipError where the pictures end before."""
+def _nearest(pictures: Iterator[VideoFrame], moments: Sequence[Fraction], may_end: bool) -> Iterator[VideoFrame]:
+    """For each moment the picture nearest in time, the earlier of two equally near. Where the pictures end before, no more of them
+    if they may, else a ClipError."""
     before, after = next(pictures), next(pictures, None)
     shown_for = _duration(before)
     for moment in moments:
@@ -68,6 +59,8 @@ def _nearest(pictures: Iterator[VideoFrame], moments: Sequence[Fraction]) -> Ite
             shown_for = _duration(after) or time_of(after) - time_of(before)
             before, after = after, next(pictures, None)
         if after is None and moment >= time_of(before) + shown_for:
+            if may_end:
+                return
             raise ClipError(f"the pictures end {float(moment - time_of(before) - shown_for):.2f} s before a wanted frame")
         yield before if after is None or 2 * moment <= time_of(before) + time_of(after) else after
 

@@ -42,6 +42,7 @@ def clip_losses(model: VelocityModel, batch: Batch, shift: float) -> Tensor:
         batch.text,
         batch.reference,
         motion=batch.motion,
+        pose=batch.pose,
         audio=batch.audio,
     )
     off = prediction.float() - (batch.noise - batch.latents)

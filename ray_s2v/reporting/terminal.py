@@ -59,3 +59,30 @@ class Progress:
         """A line of its own, beside those of the steps."""
         self.stream.write(("\r\033[K" if self.stream.isatty() else "") + text + "\n")
         self.stream.flush()
+
+
+@dataclass
+class Count:
+    """Shows how many of a kind of things are done, how fast, and how long the rest will take."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
+    kind: str = ""
+    started_at: float = 0.0
+    shown_at: float = float("-inf")
+
+    def show(self, kind: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if kind != self.kind:
+            self.kind, self.started_at, self.shown_at = kind, now, float("-inf")
+        is_last = done == total
+        if not is_last and not self.stream.isatty() and now - self.shown_at < PLAIN_EVERY_S:
+            return
+        self.shown_at = now
+        # The first is not counted: the encoder was loaded before it.
+        rate = (done - 1) / max(now - self.started_at, 1e-6)
+        parts = [f"{kind} {done}/{total}"]
+        if done > 1:
+            parts += [f"{rate:.2f}/s", f"left {duration((total - done) / rate)}"]
+        line = "  ".join(parts)
+        self.stream.write(f"\r\033[K{line}" + ("\n" if is_last else "") if self.stream.isatty() else line + "\n")
+        self.stream.flush()

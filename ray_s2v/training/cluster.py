@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import ray
 import ray.data
@@ -24,12 +26,14 @@ ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "8",
 }
 
+TYPE = "accelerator_type:"  # before the name of each kind of GPU among a cluster's resources
+
 
 def join_cluster() -> None:
     """Joins the running Ray cluster (inside `ray job submit` there is one), else starts Ray on this machine."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # What workers print goes to Ray's logs; what a person should see comes through the relay.
     ray.init(address=_address(), logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": ENVIRONMENT})
     context = ray.data.DataContext.get_current()
@@ -61,24 +65,62 @@ def _answers(address: str) -> bool | None:
     return True
 
 
-def needed(job: Job) -> dict[str, float]:
-    """CPUs and GPUs that must be there at the same time: training workers, encoder actors, and one clip being decoded."""
-    pools = [job.encoders.vae, job.encoders.speech, job.encoders.text]
-    training = job.training
-    return {
-        "CPU": training.workers * training.worker_cpus + sum(pool.actors * pool.cpus for pool in pools) + job.data.decode_cpus,
-        "GPU": training.workers * training.worker_gpus + sum(pool.actors * pool.gpus for pool in pools),
-    }
+def check_training(job: Job, with_encoders: bool) -> None:
+    """Raises ConfigError, in words, if the cluster cannot give at once what training needs: the workers, one row being fetched, and
+    the least of each encoder's actors where they run beside it.
+    """
+    training, encoders = job.training, job.encoders
+    asked = [
+        Asked(f"training.workers = {training.workers}", training.workers, training.worker_cpus, training.worker_gpus),
+        Asked("data.decode_cpus", 1, job.data.decode_cpus, 0),
+    ]
+    types = {"training.accelerator_type": training.accelerator_type}
+    if with_encoders:
+        for name, encoder in (("vae", encoders.vae), ("speech", encoders.speech), ("text", encoders.text)):
+            asked.append(Asked(f"encoders.{name}.actors = {encoder.actors.min}", encoder.actors.min, encoder.cpus, encoder.gpus))
+            types[f"encoders.{name}.accelerator_type"] = encoder.accelerator_type
+    _check(asked, types)
 
 
-def check_capacity(job: Job) -> None:
-    """Raises ConfigError, in words, if the cluster cannot give what the job needs at once."""
+def check_encoding(job: Job, kind: str) -> None:
+    """Raises ConfigError, in words, if the cluster cannot give what filling the store with one kind of features needs."""
+    encoder = {"video": job.encoders.vae, "speech": job.encoders.speech, "text": job.encoders.text}[kind]
+    name = {"video": "vae"}.get(kind, kind)
+    asked = [
+        Asked(f"encoders.{name}.actors = {encoder.actors.min}", encoder.actors.min, encoder.cpus, encoder.gpus),
+        Asked("data.decode_cpus", 1, job.data.decode_cpus, 0),
+    ]
+    _check(asked, {f"encoders.{name}.accelerator_type": encoder.accelerator_type})
+
+
+class Asked(NamedTuple):
+    """What some setting makes the job ask of the cluster."""
+
+    setting: str
+    number: int
+    cpus: float
+    gpus: float
+
+
+def _check(asked: Sequence[Asked], types: Mapping[str, str | None]) -> None:
     there = ray.cluster_resources()
-    missing = {name: amount for name, amount in needed(job).items() if amount > there.get(name, 0) + 1e-6}
-    short = [f"{amount:g} {name}s, the cluster has {there.get(name, 0):g}" for name, amount in missing.items()]
+    wrong = [
+        f"{setting} is {kind}, of which the cluster has none; it has {_listed(there) or 'no GPUs'}"
+        for setting, kind in types.items()
+        if kind and f"{TYPE}{kind}" not in there
+    ]
+    needed = {"CPU": sum(one.number * one.cpus for one in asked), "GPU": sum(one.number * one.gpus for one in asked)}
+    short = [
+        f"{amount:g} {name}s, the cluster has {there.get(name, 0):g}"
+        for name, amount in needed.items()
+        if amount > there.get(name, 0) + 1e-6
+    ]
     if short:
-        raise ConfigError(
-            f"the job needs {' and '.join(short)}: training.workers = {job.training.workers} with {job.training.worker_cpus:g} CPUs and "
-            f"{job.training.worker_gpus:g} GPUs each, beside the encoders' actors and one decoder. Lower training.workers, "
-            "training.worker_cpus, encoders.*.cpus or .gpus, or data.decode_cpus, or give Ray more"
-        )
+        parts = "; ".join(f"{one.setting} with {one.cpus:g} CPUs and {one.gpus:g} GPUs each" for one in asked)
+        wrong.append(f"the job needs {' and '.join(short)}: {parts}. Lower some of these, or give Ray more")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return ", ".join(sorted(name.removeprefix(TYPE) for name in resources if name.startswith(TYPE)))

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import fcntl
-import re
-import signal
-import textwrap
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 import ray.data
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.queue import Queue
 
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError, RunStopped
+from ray_s2v.training.failures import first_cause
+from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.progress import Assignment
+from ray_s2v.training.relay import open_relay, pass_on
 
 if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared
-
-MAX_SHOWN = 300  # characters of a worker's failure
 
 
 def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> Path:
@@ -48,8 +41,8 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
     except BlockingIOError as error:
         raise ConfigError(f"run.folder: {folder} is in use by another run") from error
     (folder / "job.yaml").write_text(dump_job(job), encoding="utf-8")
-    (folder / "rejected.csv").write_text(rejected_csv(prepared.rejected), encoding="utf-8")
-    assignment = Assignment(job, prepared.plan, prepared.num_steps, prepared.start_from)
+    (folder / "rejected.csv").write_text(rejected_csv(prepared.discovery.rejected), encoding="utf-8")
+    assignment = Assignment(job, prepared.plan, prepared.fingerprint, prepared.features, prepared.num_steps, prepared.start_from)
     if assignment.first_step() < prepared.num_steps:
         _fit(assignment, report, note)
     elif last := assignment.resume_from():
@@ -63,9 +56,7 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
 
 def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> None:
     job = assignment.job
-    # On this machine: wherever else it were, that machine's end would be the driver's.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    records = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    records = open_relay()
 
     def show(record: dict[str, Any]) -> None:
         if "note" in record:
@@ -82,6 +73,7 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
             num_workers=job.training.workers,
             use_gpu=job.training.worker_gpus > 0,
             resources_per_worker={"CPU": job.training.worker_cpus, "GPU": job.training.worker_gpus},
+            accelerator_type=job.training.accelerator_type,
         ),
         torch_config=TorchConfig(backend="nccl" if job.training.worker_gpus else "gloo"),
         run_config=ray.train.RunConfig(
@@ -91,49 +83,15 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
             callbacks=[_Restarts(assignment, records)],
         ),
     )
-    # In a thread of its own, where Ray Train leaves Ctrl-C to us: its handler ends the process with code 1 and no word.
-    outcome: Future[ray.train.Result] = Future()
-    threading.Thread(target=lambda: _settle(outcome, trainer.fit), daemon=True).start()
-    with _ctrl_c() as asked_to_stop:
-        while not outcome.done():
-            _pass_on(records, show, wait_s=0.5)
-            if asked_to_stop.is_set():
-                raise KeyboardInterrupt
-    _pass_on(records, show, wait_s=0)
     try:
-        stopped = outcome.result().return_value
+        # Outside the main thread Ray Train leaves Ctrl-C to us: its handler ends the process with code 1 and no word.
+        result = until_done(trainer.fit, lambda: pass_on(records, show, wait_s=0.5))
     except ray.train.TrainingFailedError as error:
         raise RunStopped(_explained(error, assignment)) from error
-    if stopped:
-        raise RunStopped(stopped)
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets. Raised as an exception, it can be lost in one of Ray's callbacks."""
-    pressed = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-    try:
-        yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _settle(outcome: Future[Any], run: Callable[[], Any]) -> None:
-    try:
-        outcome.set_result(run())
-    except BaseException as error:  # noqa: BLE001 handed to the main thread, which raises it
-        outcome.set_exception(error)
-
-
-def _pass_on(records: Queue, report: Callable[[dict[str, Any]], None], wait_s: float) -> None:
-    """Hands over the workers' records: those that are there, and one more if it comes within `wait_s`."""
-    try:
-        report(records.get(block=wait_s > 0, timeout=wait_s))
-        while True:
-            report(records.get(block=False))
-    except Empty:
-        return
+        pass_on(records, show, wait_s=0)
+    if result.return_value:
+        raise RunStopped(result.return_value)
 
 
 class _Restarts(ray.train.UserCallback):
@@ -143,21 +101,14 @@ class _Restarts(ray.train.UserCallback):
         self.assignment, self.records = assignment, records
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        failures = "; ".join(f"worker {rank}: {_root(error)}" for rank, error in sorted(worker_exceptions.items()))
+        failures = "; ".join(f"worker {rank}: {first_cause(error)}" for rank, error in sorted(worker_exceptions.items()))
         self.records.put({"note": f"workers failed at or after step {self.assignment.first_step()}, the last checkpoint: {failures}"})
-
-
-def _root(error: Exception) -> str:
-    """The line of an error's text that names the first exception; Ray's texts hold whole tracebacks and end in advice."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    named = next((line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit): ", line)), lines[-1])
-    return textwrap.shorten(named, MAX_SHOWN)
 
 
 def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> str:
     """Every worker's failure in a line; the whole of it is in Ray's logs."""
     failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {0: error}
-    listed = "\n".join(f"  worker {rank}: {_root(failure)}" for rank, failure in sorted(failures.items()))
+    listed = "\n".join(f"  worker {rank}: {first_cause(failure)}" for rank, failure in sorted(failures.items()))
     return (
         f"training failed {assignment.job.training.max_failures + 1} times, the last time by\n{listed}\nThe tracebacks are in "
         f"/tmp/ray/session_latest/logs/train. The last checkpoint is of step {assignment.first_step()} of {assignment.num_steps}"
@@ -166,7 +117,7 @@ def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> 
 
 def _dataset(assignment: Assignment) -> ray.data.Dataset:
     """The rest of the run's rows. Ray Train's controller calls this at every start of the workers, so a restart resumes exactly."""
-    return plan_dataset(assignment.plan, range(assignment.first_step(), assignment.num_steps), assignment.job)
+    return plan_dataset(assignment.plan, range(assignment.first_step(), assignment.num_steps), assignment.job, assignment.features)
 
 
 def _work(config: dict[str, Any], records: Queue) -> str | None:

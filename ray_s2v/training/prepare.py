@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ray_s2v.config.job import Job
-from ray_s2v.data.discover import Rejected, check_rejected, discover
+from ray_s2v.data.discover import Discovery, check_rejected, discover
+from ray_s2v.data.encode import lacking_features
+from ray_s2v.data.features import Features
 from ray_s2v.data.plan import Plan
 from ray_s2v.demo import prepare_demo
+from ray_s2v.encoders.identity import identity
 from ray_s2v.job_file import load_job
 from ray_s2v.location import check_place, find_place
 from ray_s2v.model.checkpoint import check_checkpoint
 from ray_s2v.model.lora import check_targets
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.cluster import check_capacity, join_cluster
+from ray_s2v.storage import absolute
+from ray_s2v.training.cluster import check_training, join_cluster
 from ray_s2v.training.progress import complete_checkpoints, load_progress
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A job that can run: its paths absolute, its plan made, its place in it known."""
+class PreparedData:
+    """A job whose clips are known: its paths absolute, its plan made."""
 
     job: Job
-    rejected: list[Rejected]
+    discovery: Discovery
     plan: Plan
+    features: Features
     num_steps: int
+
+
+@dataclass(frozen=True)
+class Prepared(PreparedData):
+    """A job that can run: its place in the plan known."""
+
+    fingerprint: str  # of the plan
     first_step: int
     start_from: Path | None  # the checkpoint that it goes on from
 
 
-def prepare(job: Job) -> Prepared:
-    """The job, checked against files and cluster. Raises ConfigError or DataError; has written nothing but the demo's own files."""
+def prepare_data(job: Job, note: Callable[[str], None]) -> PreparedData:
+    """The job's clips and their plan, without a word about the network; for filling the store. Raises ConfigError or DataError."""
     if job.demo:
         prepare_demo(job.demo)
-    job = _with_absolute_paths(job)
+    job = _with_absolute_paths(job, with_network=False)
     join_cluster()
-    check_capacity(job)
-    clips, rejected = discover(job.data)
-    check_rejected(clips, rejected, job.data.max_rejected)
-    plan = Plan.of(job, clips)
-    num_steps = job.training.steps or (job.training.epochs or 0) * plan.steps_per_epoch
+    return _planned(job, note)
+
+
+def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
+    """The job, checked against files and cluster. Raises ConfigError or DataError; has written nothing but the demo's own files and
+    the store's manifests.
+    """
+    if job.demo:
+        prepare_demo(job.demo)
+    job = _with_absolute_paths(job, with_network=True)
+    join_cluster()
+    check_training(job, with_encoders=job.data.features == "stream")
+    data = _planned(job, note)
+    plan, num_steps, fingerprint = data.plan, data.num_steps, data.plan.fingerprint()
     start_from = starting_point(job)
     start = load_progress(start_from) if start_from else None
     if start_from and start:
@@ -53,15 +76,51 @@ def prepare(job: Job) -> Prepared:
             raise ConfigError(
                 f"{start_from} is past the end of this run of {num_steps} steps: raise training.steps, or take a new run.folder"
             )
-    if start_from and start and start.plan != plan.fingerprint() and start_from.parent == Path(job.run.folder) / "checkpoints":
+    if start_from and start and start.plan != fingerprint and start_from.parent == Path(job.run.folder) / "checkpoints":
         raise ConfigError(
-            f"{start_from} belongs to another plan: the clips, run.seed, training.global_batch, training.continuation or dropout changed "
-            f"since. Take a new run.folder; checkpoint.resume={start_from} then carries the adapter over to its step {start.step}"
+            f"{start_from} belongs to another plan: the clips, data.sources, run.seed, training.global_batch, training.continuation or "
+            f"dropout changed since. Take a new run.folder; checkpoint.resume={start_from} then carries the adapter over to its step "
+            f"{start.step}"
         )
-    return Prepared(job, rejected, plan, num_steps, start.step if start else 0, start_from)
+    first_step = start.step if start else 0
+    features = _source_of_features(job, plan, range(first_step, num_steps), data.features)
+    check_training(job, with_encoders=features.streams)
+    return Prepared(job, data.discovery, plan, features, num_steps, fingerprint, first_step, start_from)
 
 
-def _with_absolute_paths(job: Job) -> Job:
+def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
+    discovery = discover(job.data, job.data.store, note)
+    check_rejected([*discovery.clips, *discovery.held_out], discovery.rejected, job.data.max_rejected)
+    plan = Plan.of(job, discovery.clips)
+    encoders = job.encoders
+    features = Features(
+        store=job.data.store,
+        streams=True,
+        vae=identity(encoders.vae.path),
+        speech=identity(encoders.speech.path),
+        text=f"{identity(encoders.text.path)} {identity(encoders.text.tokenizer, ('tokenizer.json',))}",
+        dtype=job.data.feature_dtype,
+    )
+    return PreparedData(job, discovery, plan, features, job.training.steps or (job.training.epochs or 0) * plan.steps_per_epoch)
+
+
+def _source_of_features(job: Job, plan: Plan, steps: range, features: Features) -> Features:
+    """Whether the rest of the run reads the store, and whether encoders run beside it. Raises ConfigError where it must not miss any."""
+    if job.data.features == "stream":
+        return replace(features, store="")
+    lacking = lacking_features(plan, steps, features)
+    if job.data.features == "auto":
+        return replace(features, streams=next(lacking, None) is not None)
+    if missing := Counter(lacking):
+        listed = ", ".join(f"{count} of {kind}" for kind, count in missing.items())
+        raise ConfigError(
+            f"data.features is store, but {job.data.store} lacks features for the rest of the run: {listed}. "
+            "Run `python -m ray_s2v.encode` on the same job first, or say data.features=auto"
+        )
+    return replace(features, streams=False)
+
+
+def _with_absolute_paths(job: Job, with_network: bool) -> Job:
     """The job with local folders as every process sees them; hub ids stay. Raises ConfigError listing all that is not there."""
     settings = job.model_dump()
     wrong: list[str] = []
@@ -77,31 +136,44 @@ def _with_absolute_paths(job: Job) -> Job:
     for name in ("vae", "speech", "text"):
         place(settings["encoders"][name], "path", f"encoders.{name}", "config.json")
     place(settings["encoders"]["text"], "tokenizer", "encoders.text", "tokenizer.json")
-    try:
-        model = settings["model"]
-        if Path(find_place(model["path"]).path).is_dir():
-            model["path"] = find_place(model["path"]).path
-            network = check_checkpoint(WanS2VTransformer3DModel, model["path"])
-        else:  # what a hub's repository holds is checked when it has been fetched
-            check_place(model["path"], "config.json")
-            with torch.device("meta"):
-                network = WanS2VTransformer3DModel()
-        check_targets(network, job.lora.targets, job.lora.layers)
-    except ConfigError as error:
-        wrong.append(str(error) if str(error).startswith("lora.") else f"model.path: {error}")
-    for index, source in enumerate(job.data.sources):
-        folder = Path(source.path).expanduser().resolve()
-        if not folder.is_dir():
-            wrong.append(f"data.sources.{index}.path: {source.path}: no such folder")
-        settings["data"]["sources"][index]["path"] = str(folder)
+    if with_network:
+        try:
+            settings["model"]["path"] = _checked_network(job)
+        except ConfigError as error:
+            wrong.append(str(error) if str(error).startswith("lora.") else f"model.path: {error}")
+    for index, source in enumerate(settings["data"]["sources"]):
+        for name in ("path", "audio_path", "pose_path"):
+            if source[name] is not None:
+                try:
+                    source[name] = absolute(source[name])
+                except ConfigError as error:
+                    wrong.append(f"data.sources.{index}.{name}: {error}")
     run = Path(job.run.folder).expanduser().resolve()
     settings["run"]["folder"] = str(run)
     above = next(parent for parent in (run, *run.parents) if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         wrong.append(f"run.folder: {above} is no folder that can be written to")
+    try:
+        settings["data"]["store"] = absolute(job.data.store or str(run / "store"))
+    except ConfigError as error:
+        wrong.append(f"data.store: {error}")
     if wrong:
         raise ConfigError("\n".join(wrong))
     return Job.model_validate(settings)
+
+
+def _checked_network(job: Job) -> str:
+    """The network's place. Raises ConfigError where it, or LoRA on it, cannot be."""
+    place = job.model.path
+    if Path(find_place(place).path).is_dir():
+        place = find_place(place).path
+        network = check_checkpoint(WanS2VTransformer3DModel, place)
+    else:  # what a hub's repository holds is checked when it has been fetched
+        check_place(place, "config.json")
+        with torch.device("meta"):
+            network = WanS2VTransformer3DModel()
+    check_targets(network, job.lora.targets, job.lora.layers)
+    return place
 
 
 def check_same_network(job: Job, start_from: Path) -> None:

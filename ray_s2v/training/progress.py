@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_s2v.config.job import Job
+from ray_s2v.data.features import Features
 from ray_s2v.data.plan import Plan
 from ray_s2v.schema import ConfigError
 
@@ -28,6 +29,8 @@ class Assignment:
 
     job: Job
     plan: Plan
+    fingerprint: str  # of the plan; of a million clips it takes seconds
+    features: Features
     num_steps: int
     start_from: Path | None  # the checkpoint that the run began with, if not at step 0
 

@@ -25,7 +25,10 @@ from ray_s2v.schema import Batch, ConfigError, RunStopped
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import DTYPES, Engine
 from ray_s2v.training.loop import StepRecord, train
+from ray_s2v.training.prefetch import prefetched
 from ray_s2v.training.progress import Assignment, Progress, load_progress
+
+PREFETCH = 2  # rows that are brought to the worker's machine, and batches made of them, while it computes
 
 
 def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> str | None:
@@ -55,7 +58,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     def save(steps_done: int) -> None:
         state = engine.state()
         if is_first:
-            progress = Progress(steps_done, assignment.plan.fingerprint())
+            progress = Progress(steps_done, assignment.fingerprint)
             save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
             if steps_done == assignment.num_steps:
                 save_final_adapter(Path(job.run.folder) / "adapter", state.adapter, config_of_lora)
@@ -70,7 +73,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     try:
         train(
             engine,
-            _batches(assignment, steps, device),
+            prefetched(_batches(assignment, steps, device), PREFETCH),
             job.training,
             steps,
             assignment.num_steps,
@@ -93,7 +96,7 @@ def load_network(settings: Model, device: torch.device) -> WanS2VTransformer3DMo
 
 def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:
     """This worker's micro-batches, in the order of the plan. Raises ConfigError where an encoder could not be loaded."""
-    shard = ray.train.get_dataset_shard("train").iter_rows()
+    shard = ray.train.get_dataset_shard("train").iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=PREFETCH)
     rows = worker_rows(shard, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
     while batch := list(itertools.islice(rows, assignment.job.training.batch_size)):
         if refusals := [row["refusal"] for row in batch if "refusal" in row]:

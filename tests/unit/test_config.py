@@ -1,387 +1,45 @@
-"""Jobs are read whole or refused with every mistake named; nothing that a person can type gives a traceback."""
+"""The sections of a job: their defaults, what each setting takes, and the rules between settings."""
 
-import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ray_s2v.config.job import Job
-from ray_s2v.job_file import dump_job, load_job
-from ray_s2v.schema import ConfigError
-
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
-FUZZ = settings(
-    deadline=None, database=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-SETTINGS: dict[str, Any] = {
-    "run": {"folder": "runs/a"},
-    "data": {"sources": [{"path": "clips"}, {"path": "more", "resolution": 480, "resolution_type": "pixel"}]},
-    "encoders": {"vae": {"path": "vae"}, "speech": {"path": "speech"}, "text": {"path": "text", "tokenizer": "tokenizer"}},
-    "model": {"path": "model"},
-    "training": {"steps": 10, "global_batch": 8, "workers": 2},
-}
+from ray_s2v.config.job import Job, Pool
+from ray_s2v.job_file import load_job
+from tests.jobs import SETTINGS, SHIPPED, changed, load, mistakes
 
 
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """The settings with some set by their dotted keys; a value of `...` takes one out."""
-    result = copy.deepcopy(SETTINGS)
-    for key, value in changes.items():
-        *parents, last = [int(part) if part.isdigit() else part for part in key.split(".")]
-        node: Any = result
-        for part in parents:
-            node = node[part] if isinstance(node, list) else node.setdefault(part, {})
-        if value is ...:
-            del node[last]
-        else:
-            node[last] = value
-    return result
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    file = tmp_path / "job.yaml"
-    file.write_text(yaml.safe_dump(SETTINGS))
-    return str(file)
-
-
-def load(tmp_path: Path, content: str | bytes | dict[str, Any], overrides: tuple[str, ...] = ()) -> Job:
-    file = tmp_path / "written.yaml"
-    text = yaml.safe_dump(content) if isinstance(content, dict) else content
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_job(str(file), overrides)
-
-
-def mistakes(tmp_path: Path, content: str | dict[str, Any], overrides: tuple[str, ...] = ()) -> list[str]:
-    """The lines of the error, without the first, which counts them."""
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, content, overrides)
-    first, *lines = str(caught.value).splitlines()
-    assert first.endswith(f": {len(lines)} mistake{'s' if len(lines) > 1 else ''}")
-    return [line.strip() for line in lines]
-
-
-def test_defaults_are_the_documented_ones(path: str) -> None:
-    job = load_job(path)
-    source = job.data.sources[0]
-    assert (source.resolution, source.resolution_type, source.aspect_rounding, source.num_frames) == ("832x480", "exact", 2, 80)
-    assert (job.run.seed, job.flow.shift, job.training.continuation, job.data.max_rejected) == (42, 3, 0.5, 0.01)
+def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
+    job = load(tmp_path, SETTINGS)
+    assert (job.run.seed, job.demo, job.flow.shift, job.training.continuation) == (42, None, 3, 0.5)
+    assert (job.data.max_rejected, job.data.features, job.data.feature_dtype, job.data.store) == (0.01, "auto", "fp16", "")
     assert (job.dropout.text, job.dropout.audio, job.dropout.both) == (0.05, 0.05, 0.1)
     assert (job.training.learning_rate, job.training.warmup_steps, job.training.clip_grad_norm) == (1e-4, 100, 1.0)
-    assert (job.lora.rank, job.lora.dropout, job.lora.targets) == (16, 0, ["to_q", "to_k", "to_v", "to_out.0"])
+    assert (job.training.batch_size, job.training.worker_gpus, job.training.accelerator_type) == (1, 1, None)
+    assert (job.lora.rank, job.lora.alpha, job.lora.dropout, job.lora.targets) == (16, None, 0, ["to_q", "to_k", "to_v", "to_out.0"])
+    assert (job.lora.layers, job.model.dtype, job.model.checkpointing, job.zero.stage) == ("all", "bf16", "full", 2)
+    assert (job.checkpoint.every, job.checkpoint.keep, job.checkpoint.resume) == (100, 3, "latest")
     assert job.training.accumulation == 4
 
 
-@pytest.mark.parametrize("file", JOBS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
 def test_every_shipped_job_loads(file: Path) -> None:
     assert isinstance(load_job(str(file)), Job)
 
 
 def test_there_are_shipped_jobs() -> None:
-    assert JOBS
+    assert SHIPPED
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
-    wrong = changed(
-        {
-            "run.seed": -1,
-            "run.foldr": "x",
-            "data.sources.0.num_frames": 81,
-            "data.sources.1.resolution": "big",
-            "data.max_rejected": 2,
-            "encoders.text.tokenizer": ...,
-            "model.dtype": "fp8",
-            "lora.layers": "some",
-            "training.steps": 0,
-            "zero": {"stage": 4},
-            "optimiser": {"name": "adam"},
-        }
-    )
-    lines = mistakes(tmp_path, wrong, ("checkpoint.keep=0", "no override", "training.workers.x=1"))
-    places = [
-        "run.seed",
-        "run.foldr",
-        "data.sources.0.num_frames",
-        "data.sources.1",
-        "data.max_rejected",
-        "encoders.text.tokenizer",
-        "model.dtype",
-        "lora.layers",
-        "training.steps",
-        "zero.stage",
-        "optimiser",
-        "checkpoint.keep",
-        "'no override'",
-        "training.workers.x",
-    ]
-    assert sorted(line.split(": ")[0] for line in lines) == sorted(places)
-
-
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [
-        ("trainin", "training"),
-        ("run.sed", "seed"),
-        ("demo.foldr", "folder"),
-        ("data.source", "sources"),
-        ("data.sources.1.num_frame", "num_frames"),
-        ("encoders.vea", "vae"),
-        ("encoders.text.tokeniser", "tokenizer"),
-        ("encoders.speech.gpu", "gpus"),
-        ("model.checkpoint", "checkpointing"),
-        ("lora.ranks", "rank"),
-        ("training.learning_rates", "learning_rate"),
-        ("zero.stages", "stage"),
-        ("checkpoint.resum", "resume"),
-    ],
-)
-def test_did_you_mean_at_every_level(tmp_path: Path, key: str, hint: str) -> None:
-    lines = mistakes(tmp_path, changed({key: 1}))
-    assert f"{key}: unknown; did you mean {hint}?" in lines
-
-
-def test_unknown_key_that_is_like_none_is_answered_with_those_there_are(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, changed({"zero.qqq": 1, "flow.qqq": 1})) == [
-        "flow.qqq: unknown; known here: shift",
-        "zero.qqq: unknown; known here: stage",
-    ]
-
-
-@pytest.mark.parametrize("key", ["accumulation", "gradient_accumulation_steps"])
-def test_accumulation_is_explained(tmp_path: Path, key: str) -> None:
-    (line,) = mistakes(tmp_path, changed({f"training.{key}": 4}))
-    assert line == f"training.{key}: unknown; follows from global_batch / (workers * batch_size)"
-
-
-def test_key_that_is_no_text_is_a_mistake(tmp_path: Path) -> None:
-    (line,) = mistakes(tmp_path, yaml.safe_dump(SETTINGS) + "3: x\n")
-    assert line.startswith("3: ")
-
-
-@pytest.mark.parametrize(
-    ("override", "key", "value"),
-    [
-        ("run.seed=7", "run.seed", 7),
-        ("training.learning_rate=1e-3", "training.learning_rate", 1e-3),
-        ("training.learning_rate=1.0e-3", "training.learning_rate", 1e-3),
-        ("data.sources.1.path=a=b", "data.sources.1.path", "a=b"),
-        ("data.sources.0.num_frames=48", "data.sources.0.num_frames", 48),
-        ("data.sources.0={path: x, resolution: 64x64}", "data.sources.0", {"path": "x", "resolution": "64x64"}),
-        ("data.sources=[{path: x}]", "data.sources", [{"path": "x"}]),
-        ("lora.targets=[to_q, to_k]", "lora.targets", ["to_q", "to_k"]),
-        ("lora.rank=8", "lora.rank", 8),
-        ("demo.folder=runs/demo", "demo", {"folder": "runs/demo"}),
-        ("encoders.text.gpus=0.5", "encoders.text.gpus", 0.5),
-        ("run.folder='12'", "run.folder", "12"),
-        ("lora.alpha=null", "lora.alpha", None),
-    ],
-)
-def test_override_is_the_same_as_writing_it(tmp_path: Path, path: str, override: str, key: str, value: Any) -> None:
-    assert load_job(path, [override]) == load(tmp_path, changed({key: value}))
-
-
-def test_later_override_wins_and_demo_can_be_taken_out(path: str) -> None:
-    assert load_job(path, ["run.seed=1", "run.seed=2"]).run.seed == 2
-    assert load_job(path, ["demo.folder=x", "demo=null"]).demo is None
-    swapped = load_job(path, ["training.steps=null", "training.epochs=3"]).training
-    assert (swapped.steps, swapped.epochs) == (None, 3)
-
-
-@pytest.mark.parametrize(
-    ("override", "mistake"),
-    [
-        ("run.seed", "'run.seed': an override reads section.key=value"),
-        ("", "'': an override reads section.key=value"),
-        ("=3", "'=3': an override reads section.key=value"),
-        ("run..seed=3", "'run..seed=3': an override reads section.key=value"),
-        (".seed=3", "'.seed=3': an override reads section.key=value"),
-        ("run.seed=[1", "'run.seed=[1': the value is no readable YAML"),
-        ("run.folder={a: 1, a: 2}", "'run.folder={a: 1, a: 2}': the value is no readable YAML"),
-        ("run.folder.x=3", "run.folder.x: x stands below a value, not a section"),
-        ("model.path.x.y=3", "model.path.x.y: x stands below a value, not a section"),
-        ("data.sources.2.path=x", "data.sources.2.path: there is no item 2; items 0 to 1 are there"),
-        ("data.sources.-1.path=x", "data.sources.-1.path: there is no item -1; items 0 to 1 are there"),
-        ("data.sources.first.path=x", "data.sources.first.path: there is no item first; items 0 to 1 are there"),
-        ("run.sed=3", "run.sed: unknown; did you mean seed?"),
-        ("model.path.name=x", "model.path.name: name stands below a value, not a section"),
-    ],
-)
-def test_override_that_cannot_be_followed_is_named(tmp_path: Path, override: str, mistake: str) -> None:
-    assert mistakes(tmp_path, SETTINGS, (override,)) == [mistake]
-
-
-@pytest.mark.parametrize("item", ["2", "7", "first"])
-def test_override_of_an_item_that_is_not_there(tmp_path: Path, item: str) -> None:
-    (line,) = mistakes(tmp_path, SETTINGS, (f"data.sources.{item}={{path: x}}",))
-    assert line.startswith(f"data.sources.{item}: ")
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "data.sources.².path=x",  # a digit to str.isdigit, no number to int
-        f"data.sources.{'9' * 5000}.path=x",
-        "data.sources.²=x",
-        "run.folder=2001-99-99",
-        "run.seed=0x_",
-        "run.seed=0b_",
-        "run.seed=!!int x",
-        "run.seed=!!int ''",
-        "run.seed=!!float x",
-        "run.seed=!!bool x",
-        "run.seed=!!timestamp x",
-        "run.seed=!!set [a]",
-        "run=!!map [a]",
-        f"run.seed={'9' * 5000}",
-        f"run.seed={'[' * 3000}",
-        "run=&a {x: *a}",
-        "data.sources=&a [*a]",
-    ],
-    ids=lambda override: override[:24],
-)
-def test_odd_override_is_a_mistake_and_no_crash(path: str, override: str) -> None:
-    with pytest.raises(ConfigError):
-        load_job(path, [override])
-
-
-def test_override_of_one_section_leaves_another_that_was_an_alias_of_it(tmp_path: Path) -> None:
-    text = yaml.safe_dump(changed({"encoders.vae": ..., "encoders.speech": ...}))
-    text = text.replace("encoders:\n", "encoders:\n  vae: &shared {path: all, cpus: 1}\n  speech: *shared\n")
-    job = load(tmp_path, text, ("encoders.vae.cpus=7",))
-    assert (job.encoders.vae.cpus, job.encoders.speech.cpus) == (7, 1)
-
-
-def test_merge_keys_of_yaml(tmp_path: Path) -> None:
-    text = yaml.safe_dump(changed({"encoders.vae": ..., "encoders.speech": ...}))
-    text = text.replace("encoders:\n", "encoders:\n  vae: &shared {path: all, cpus: 3}\n  speech: {<<: *shared, path: own}\n")
-    speech = load(tmp_path, text).encoders.speech
-    assert (speech.path, speech.cpus) == ("own", 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "twice"),
-    [
-        ("run: {folder: a}\nrun: {folder: b}\n", "run"),
-        ("run: {folder: a, seed: 1, seed: 1}\n", "seed"),
-        ("data:\n  sources:\n    - path: a\n      num_frames: 80\n      path: b\n", "path"),
-    ],
-)
-def test_key_given_twice_is_refused_by_name(tmp_path: Path, text: str, twice: str) -> None:
-    with pytest.raises(ConfigError, match=rf"(?s)written\.yaml: .*given twice: {twice}.*line \d"):
-        load(tmp_path, text)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"run: [1\n",
-        b"run: {folder: a\n",
-        b"\trun: 1\n",
-        b"a: b: c\n",
-        b"run: \x00\n",
-        b"run: caf\xe9\n",
-        b"run: *nothing\n",
-        b"--- 1\n--- 2\n",
-    ],
-)
-def test_what_is_no_yaml_is_refused_with_the_file(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"written\.yaml: no readable YAML"):
-        load(tmp_path, content)
-
-
-@pytest.mark.parametrize("content", ["", "# nothing\n", "[]", "- run\n", "run", "3", "null", "true"])
-def test_what_is_no_mapping_is_told_what_a_job_is(tmp_path: Path, content: str) -> None:
-    with pytest.raises(ConfigError, match=r"written\.yaml: a job is a mapping of sections: run, demo, data, "):
-        load(tmp_path, content)
-
-
-def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.yaml: No such file"):
-        load_job(str(tmp_path / "absent.yaml"))
-    with pytest.raises(ConfigError, match="Is a directory"):
-        load_job(str(tmp_path))
-
-
-@pytest.mark.parametrize("changes", [{"training.epochs": 2}, {"training.steps": ...}, {"training.steps": None}])
-def test_one_of_steps_and_epochs(tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert mistakes(tmp_path, changed(changes)) == ["training: give one of steps and epochs"]
-
-
-@given(*[st.integers(min_value=1, max_value=40)] * 3)
-@FUZZ
-def test_global_batch_is_shared_without_a_rest(global_batch: int, workers: int, batch_size: int) -> None:
-    given_settings = changed({"training": {"steps": 1, "global_batch": global_batch, "workers": workers, "batch_size": batch_size}})
-    if global_batch % (workers * batch_size) == 0:
-        training = Job.model_validate(given_settings).training
-        assert training.accumulation * workers * batch_size == global_batch
-        assert training.accumulation >= 1
-    else:
-        with pytest.raises(ValidationError, match=f"global_batch {global_batch} must be a multiple"):
-            Job.model_validate(given_settings)
-
-
-@pytest.mark.parametrize(
-    ("num_frames", "nearest"),
-    [(75, 76), (77, 76), (81, 80), (79, 80), (1, 4), (0, 4), (-80, 4), (2, 4), (121, 120), (124, 120), (999, 120)],
-)
-def test_frames_that_are_no_whole_latents_are_refused_with_the_right_number(tmp_path: Path, num_frames: int, nearest: int) -> None:
-    (line,) = mistakes(tmp_path, changed({"data.sources.0.num_frames": num_frames}))
-    assert line.startswith("data.sources.0.num_frames: must be a multiple of 4 up to 120, 80 officially; ")
-    assert line.endswith(f"nearest is {nearest} (it is {num_frames})")
-
-
-@pytest.mark.parametrize("num_frames", [4, 48, 76, 80, 120])
-def test_frames_of_whole_latents_are_taken(tmp_path: Path, num_frames: int) -> None:
-    assert load(tmp_path, changed({"data.sources.0.num_frames": num_frames})).data.sources[0].num_frames == num_frames
-
-
-@pytest.mark.parametrize(
-    ("resolution", "size"), [("832x480", (832, 480)), ("480X832", (480, 832)), ("64x64", (64, 64)), ("1280x720", (1280, 720))]
-)
-def test_exact_resolutions(tmp_path: Path, resolution: str, size: tuple[int, int]) -> None:
-    assert load(tmp_path, changed({"data.sources.0.resolution": resolution})).data.sources[0].exact_size() == size
-
-
-@pytest.mark.parametrize(
-    ("resolution", "resolution_type"),
-    [
-        ("833x480", "exact"),
-        ("832x484", "exact"),
-        ("48x480", "exact"),
-        ("0x0", "exact"),
-        ("832", "exact"),
-        (832, "exact"),
-        ("832x480x3", "exact"),
-        ("-832x480", "exact"),
-        ("832*480", "exact"),
-        ("²x480", "exact"),
-        ("", "exact"),
-        ("832x480", "pixel"),
-        ("832x480", "area"),
-        (0, "pixel_area"),
-        (-480, "pixel"),
-        (float("inf"), "area"),
-        (float("nan"), "pixel_area"),
-        (True, "pixel"),
-    ],
-)
-def test_resolution_that_does_not_fit_its_type_is_refused(tmp_path: Path, resolution: Any, resolution_type: str) -> None:
-    wrong = {"data.sources.0.resolution": resolution, "data.sources.0.resolution_type": resolution_type}
-    (line,) = mistakes(tmp_path, changed(wrong))
-    assert line.startswith("data.sources.0")
-    assert "resolution" in line
-
-
-@pytest.mark.parametrize("resolution", [None, [832, 480], {"width": 832}])
-def test_resolution_of_no_type_at_all_is_one_mistake_at_the_key_that_was_written(tmp_path: Path, resolution: Any) -> None:
-    (line,) = mistakes(tmp_path, changed({"data.sources.0.resolution": resolution}))
-    assert line.startswith("data.sources.0.resolution: ")
+def test_job_is_frozen(tmp_path: Path) -> None:
+    job = load(tmp_path, SETTINGS)
+    for section, name in ((job, "run"), (job.run, "seed"), (job.data.sources[0], "path"), (job.encoders.text, "tokenizer")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, name, getattr(section, name))
 
 
 @pytest.mark.parametrize(
@@ -399,16 +57,134 @@ def test_resolution_of_no_type_at_all_is_one_mistake_at_the_key_that_was_written
     ],
 )
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
-def test_amounts_are_numbers_above_zero(tmp_path: Path, key: str, value: float) -> None:
+def test_amounts_are_numbers_not_below_zero(tmp_path: Path, key: str, value: float) -> None:
     (line,) = mistakes(tmp_path, changed({key: value}))
     assert line.startswith(f"{key}: ")
 
 
-@pytest.mark.parametrize("key", ["training.steps", "training.workers", "training.global_batch", "lora.rank", "checkpoint.every"])
+@pytest.mark.parametrize(
+    "key",
+    ["training.steps", "training.workers", "training.global_batch", "lora.rank", "checkpoint.every", "encoders.text.actors.max"],
+)
 @pytest.mark.parametrize("value", [0, -1, 1.5, "many", True])
 def test_counts_are_whole_and_positive(tmp_path: Path, key: str, value: Any) -> None:
     (line,) = mistakes(tmp_path, changed({key: value}))
     assert line.startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("key", ["data.max_rejected", "training.worker_gpus", "training.continuation", "encoders.vae.gpus"])
+def test_shares_are_at_most_one(tmp_path: Path, key: str) -> None:
+    load(tmp_path, changed({key: 1}))
+    (line,) = mistakes(tmp_path, changed({key: 1.25}))
+    assert line == f"{key}: must be less than or equal to 1 (it is 1.25)"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run.folder",
+        "demo.folder",
+        "data.sources.0.path",
+        "encoders.vae.path",
+        "encoders.text.tokenizer",
+        "encoders.speech.accelerator_type",
+        "model.path",
+        "lora.targets.0",
+        "training.accelerator_type",
+        "checkpoint.resume",
+    ],
+)
+def test_empty_text_is_no_place(tmp_path: Path, key: str) -> None:
+    assert mistakes(tmp_path, changed({"lora.targets": ["to_q"], key: ""})) == [f"{key}: must not be empty"]
+
+
+@pytest.mark.parametrize("features", ["auto", "store", "stream"])
+def test_where_features_come_from(tmp_path: Path, features: str) -> None:
+    data = load(tmp_path, changed({"data.features": features, "data.store": "s3://bucket/features"})).data
+    assert (data.features, data.store) == (features, "s3://bucket/features")
+
+
+@pytest.mark.parametrize(
+    ("written", "pool"),
+    [
+        (1, (1, 1)),
+        (3, (3, 3)),
+        ({"max": 4}, (1, 4)),
+        ({"min": 2, "max": 4}, (2, 4)),
+        ({"min": 2, "max": 2}, (2, 2)),
+    ],
+)
+def test_actors_are_a_number_or_a_least_and_a_most(tmp_path: Path, written: Any, pool: tuple[int, int]) -> None:
+    encoders = load(tmp_path, changed({"encoders.vae.actors": written})).encoders
+    assert (encoders.vae.actors, encoders.speech.actors) == (Pool(min=pool[0], max=pool[1]), Pool(min=1, max=1))
+
+
+@pytest.mark.parametrize("written", [0, -1, 1.5, "many", "", None, [1], [{"max": 1}]])
+def test_actors_that_are_neither_are_one_mistake(tmp_path: Path, written: Any) -> None:
+    (line,) = mistakes(tmp_path, changed({"encoders.vae.actors": written}))
+    assert line.startswith("encoders.vae.actors: must be a number of actors, at least 1, or their least and most, such as {min: 1, max: 4}")
+
+
+@pytest.mark.parametrize(
+    ("written", "lines"),
+    [
+        ({"min": 3, "max": 2}, ["encoders.vae.actors: min 3 must not be above max 2"]),
+        ({"min": 2}, ["encoders.vae.actors.max: missing"]),
+        ({"min": 0, "max": 2}, ["encoders.vae.actors.min: must be greater than or equal to 1 (it is 0)"]),
+        ({"max": 2, "mim": 1}, ["encoders.vae.actors.mim: unknown; did you mean min?"]),
+    ],
+)
+def test_least_and_most_that_are_wrong(tmp_path: Path, written: Any, lines: list[str]) -> None:
+    assert mistakes(tmp_path, changed({"encoders.vae.actors": written})) == lines
+
+
+def test_kind_of_gpu_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    wrong = {"encoders.vae.accelerator_type": "L40S", "training.accelerator_type": "H100", "training.worker_gpus": 0}
+    assert mistakes(tmp_path, changed(wrong)) == [
+        "encoders.vae: accelerator_type L40S asks for a kind of GPU, but gpus is 0: give gpus, or leave accelerator_type out",
+        "training: accelerator_type H100 asks for a kind of GPU, but worker_gpus is 0: give worker_gpus, or leave accelerator_type out",
+    ]
+    right = load(tmp_path, changed(wrong | {"encoders.vae.gpus": 0.5, "training.worker_gpus": 1}))
+    assert (right.encoders.vae.accelerator_type, right.training.accelerator_type) == ("L40S", "H100")
+
+
+@pytest.mark.parametrize("changes", [{"training.epochs": 2}, {"training.steps": ...}, {"training.steps": None}])
+def test_one_of_steps_and_epochs(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert mistakes(tmp_path, changed(changes)) == ["training: give one of steps and epochs"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "worker_gpus", "fits"), [(2, 0.5, False), (2, 0.2, False), (2, 0.6, True), (2, 0, True), (1, 0.5, True)]
+)
+def test_two_workers_do_not_share_a_gpu(tmp_path: Path, workers: int, worker_gpus: float, fits: bool) -> None:
+    content = changed({"training.workers": workers, "training.worker_gpus": worker_gpus})
+    if fits:
+        assert load(tmp_path, content).training.worker_gpus == worker_gpus
+    else:
+        message = f"training: worker_gpus {worker_gpus:g} would put two workers on one GPU: give 0, or more than 0.5"
+        assert mistakes(tmp_path, content) == [message]
+
+
+@given(*[st.integers(min_value=1, max_value=40)] * 3)
+@settings(deadline=None, database=None, derandomize=True, max_examples=300)
+def test_global_batch_is_shared_without_a_rest(global_batch: int, workers: int, batch_size: int) -> None:
+    given_settings = changed({"training": {"steps": 1, "global_batch": global_batch, "workers": workers, "batch_size": batch_size}})
+    if global_batch % (workers * batch_size) == 0:
+        training = Job.model_validate(given_settings).training
+        assert training.accumulation * workers * batch_size == global_batch
+        assert training.accumulation >= 1
+    else:
+        with pytest.raises(ValidationError, match=f"global_batch {global_batch} must be a multiple"):
+            Job.model_validate(given_settings)
+
+
+def test_rules_of_a_section_are_all_told(tmp_path: Path) -> None:
+    wrong = {"training.epochs": 2, "training.worker_gpus": 0.5, "training.global_batch": 7}
+    assert mistakes(tmp_path, changed(wrong)) == [
+        "training: give one of steps and epochs",
+        "training: worker_gpus 0.5 would put two workers on one GPU: give 0, or more than 0.5",
+        "training: global_batch 7 must be a multiple of workers * batch_size = 2 * 1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -428,98 +204,28 @@ def test_guidance_dropout_shares_are_at_most_everything(tmp_path: Path, shares: 
     if fits:
         assert load(tmp_path, changed({"dropout": dropout})).dropout.model_dump() == dropout
     else:
-        assert mistakes(tmp_path, changed({"dropout": dropout}))[0].startswith("dropout: ")
+        message = "dropout: text, audio and both are shares of all samples: together at most 1"
+        assert mistakes(tmp_path, changed({"dropout": dropout})) == [message]
 
 
-def test_job_is_frozen(path: str) -> None:
-    job = load_job(path)
-    for section, name in ((job, "run"), (job.run, "seed"), (job.data.sources[0], "path"), (job.encoders.text, "tokenizer")):
-        with pytest.raises(ValidationError, match="frozen"):
-            setattr(section, name, getattr(section, name))
+def test_sources_are_told_apart_by_name(tmp_path: Path) -> None:
+    twice = changed({"data.sources": [{"path": "a/clips"}, {"path": "b/clips/"}, {"path": "c", "name": "clips"}]})
+    assert mistakes(tmp_path, twice) == ["data: 3 sources are called 'clips': give each a name of its own"]
+    named = changed({"data.sources": [{"path": "clips"}, {"path": "clips", "name": "squares"}]})
+    assert [source.called() for source in load(tmp_path, named).data.sources] == ["clips", "squares"]
 
 
-def test_dumped_job_has_every_default_and_loads_to_the_same(tmp_path: Path, path: str) -> None:
-    job = load_job(path, ["demo.folder=runs/größer 顔", "lora.alpha=0.5", "training.learning_rate=1e-5"])
-    text = dump_job(job)
-    assert load(tmp_path, text) == job
-    assert yaml.safe_load(text) == job.model_dump(mode="json")
-    assert yaml.safe_load(text)["training"]["weight_decay"] == 0.01
-    for file in JOBS:
-        assert load(tmp_path, dump_job(load_job(str(file)))) == load_job(str(file))
+def test_something_is_left_to_train_on(tmp_path: Path) -> None:
+    held_out = {"path": "faces", "is_eval": True}
+    assert mistakes(tmp_path, changed({"data.sources": [held_out]})) == [
+        "data: every source is held out by is_eval: nothing is left to train on"
+    ]
+    assert mistakes(tmp_path, changed({"data.sources": []})) == ["data.sources: must not be empty"]
+    assert load(tmp_path, changed({"data.sources": [{"path": "clips"}, held_out]})).data.sources[1].is_eval
 
 
-@pytest.mark.parametrize("separator", ["\n", "\u2028", "\u2029"])
-def test_line_separators_survive_the_dump(tmp_path: Path, separator: str) -> None:
-    job = Job.model_validate(changed({"run.folder": f"a{separator}b", "lora": {"targets": [separator]}}))
-    assert load(tmp_path, dump_job(job)) == job
-
-
-def job_or_message(path: str, overrides: list[str]) -> Job | str:
-    try:
-        return load_job(path, overrides)
-    except ConfigError as error:
-        return str(error)
-
-
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Zl", "Zp"], exclude_characters="\x85"), max_size=30)
-
-
-@FUZZ
-@given(folder=WORDS, path=WORDS, target=WORDS, rate=st.floats(min_value=1e-300, max_value=1e300), seed=st.integers(min_value=0))
-def test_every_job_survives_its_dump(tmp_path: Path, folder: str, path: str, target: str, rate: float, seed: int) -> None:
-    changes = {"run": {"folder": folder, "seed": seed}, "model.path": path, "lora": {"targets": [target]}, "training.learning_rate": rate}
-    job = Job.model_validate(changed(changes))
-    assert load(tmp_path, dump_job(job)) == job
-
-
-SECTIONS = [Job, *(type(section) for _, section in Job.model_validate(SETTINGS) if section is not None)]
-KEYS = st.sampled_from(sorted({name for section in SECTIONS for name in section.model_fields} | {"path", "vae", "0", "1", "2", "-1", "x"}))
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | KEYS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.integers() | st.none(), inner, max_size=4),
-    max_leaves=12,
-)
-TEXTS = (
-    st.text(max_size=20) | VALUES.map(yaml.safe_dump) | st.text(st.sampled_from("0123456789abx-+_.:~!&*<>{}[]'\"? \n|%@`,e="), max_size=12)
-)
-
-
-@FUZZ
-@given(
-    st.lists(
-        st.text(max_size=20) | st.tuples(st.lists(KEYS | st.text(max_size=3), min_size=1, max_size=4).map(".".join), TEXTS).map("=".join),
-        max_size=3,
-    )
-)
-def test_any_overrides_give_a_job_or_a_config_error(path: str, overrides: list[str]) -> None:
-    result = job_or_message(path, overrides)
-    assert isinstance(result, Job) or path in result
-
-
-@FUZZ
-@given(TEXTS | st.dictionaries(KEYS, VALUES, max_size=5).map(yaml.safe_dump) | VALUES.map(lambda v: yaml.safe_dump(SETTINGS | {"run": v})))
-def test_any_document_gives_a_job_or_a_config_error(tmp_path: Path, document: str) -> None:
-    file = tmp_path / "any.yaml"
-    file.write_bytes(document.encode())
-    result = job_or_message(str(file), [])
-    assert isinstance(result, Job) or str(file) in result
-
-
-@pytest.mark.parametrize("value", ["2001-99-99", "0x_", "!!int x", "!!bool x", "!!set [a]", "[" * 3000], ids=lambda value: value[:12])
-def test_odd_document_is_a_mistake_and_no_crash(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ConfigError, match=r"written\.yaml"):
-        load(tmp_path, f"run: {{folder: {value}}}\n")
-
-
-def test_odd_name_of_a_file_is_a_mistake_and_no_crash() -> None:
-    with pytest.raises(ConfigError):
-        load_job("job\0.yaml")
-
-
-def test_reading_a_job_imports_neither_torch_nor_ray() -> None:
-    code = (
-        "import sys; import ray_s2v.config, ray_s2v.command, ray_s2v.train, ray_s2v.check; "
-        "print(sorted({'torch', 'ray', 'ray_s2v.config', 'numpy'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "['ray_s2v.config']"
+def test_all_trained_sources_have_a_weight_or_none(tmp_path: Path) -> None:
+    one = [{"path": "a", "weight": 2}, {"path": "b"}, {"path": "c", "is_eval": True}]
+    assert mistakes(tmp_path, changed({"data.sources": one})) == ["data: give every source that is trained on a weight, or none"]
+    all_of_them = [{"path": "a", "weight": 2}, {"path": "b", "weight": 0.5}, {"path": "c", "is_eval": True}]
+    assert [source.weight for source in load(tmp_path, changed({"data.sources": all_of_them})).data.sources] == [2, 0.5, None]

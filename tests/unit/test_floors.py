@@ -14,7 +14,7 @@ ROOMS = [
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},
-    {"command", "train", "check"},
+    {"command", "train", "check", "encode", "extract_audio"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {
@@ -25,8 +25,18 @@ BESIDE = {
     ("job_file", "schema"),
     ("train", "command"),
     ("check", "command"),
+    ("encode", "command"),
+    ("extract_audio", "command"),
 }
-WITH_RAY = {"data/discover.py", "data/stream.py", "training/cluster.py", "training/driver.py", "training/worker.py"}
+WITH_RAY = {
+    "data/discover.py",
+    "data/encode.py",
+    "data/stream.py",
+    "training/cluster.py",
+    "training/driver.py",
+    "training/encoding.py",
+    "training/worker.py",
+}
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
