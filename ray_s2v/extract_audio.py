@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from ray_s2v.media.container import VIDEO_SUFFIXES
 from ray_s2v.media.extract import write_wav, write_without_sound
@@ -53,8 +56,27 @@ def checked(source: str, target: str, strip: bool) -> tuple[Path, Path]:
     return videos, written
 
 
-def extract(outputs: dict[Path, list[Output]]) -> int:
-    """Makes what is not there yet, says how much that was, and returns how many videos could not be read."""
+@contextmanager
+def ctrl_c() -> Iterator[Event]:
+    """Ctrl-C raises KeyboardInterrupt, and sets the event: raised while PyAV builds an error of its own, it is lost."""
+    pressed = Event()
+
+    def press(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def extract(outputs: dict[Path, list[Output]], stop: Event) -> int:
+    """Makes what is not there yet, says how much that was, and returns how many videos could not be read.
+
+    Raises KeyboardInterrupt after the video at which the event is set.
+    """
     num_written = num_kept = num_failed = 0
     for video, files in outputs.items():
         missing = [(file, write) for file, write in files if not file.is_file()]
@@ -68,6 +90,8 @@ def extract(outputs: dict[Path, list[Output]]) -> int:
         except (ClipError, OSError) as reason:
             num_failed += 1
             sys.stderr.write(f"{video}: {reason}\n")
+        if stop.is_set():
+            raise KeyboardInterrupt
     sys.stdout.write(f"{num_written} files written, {num_kept} were there already, {num_failed} of {len(outputs)} videos failed\n")
     return num_failed
 
@@ -83,7 +107,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--strip-audio", action="store_true", help="also copy the videos without their sound below OUT, never in place")
     given = parser.parse_args(arguments)
     try:
-        return 1 if extract(outputs_of(*checked(given.source, given.target, given.strip_audio), given.strip_audio)) else 0
+        outputs = outputs_of(*checked(given.source, given.target, given.strip_audio), given.strip_audio)
+        with ctrl_c() as stop:
+            return 1 if extract(outputs, stop) else 0
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -48,7 +48,7 @@ class Source(Section):
     bucket_strategy: Literal["aspect_ratio", "resolution_frames"] = "aspect_ratio"
     frame_interval: Count | None = None
     window: Literal["beginning", "end", "random"] = "random"
-    windows_per_clip: Count | None = None  # different random windows of a clip, of either kind; else a new one each time
+    windows_per_clip: Count | None = None  # different windows of a clip, of either kind, each with its reference and cut; else new ones each time
     pose_path: Text | None = None
 
     auto_split: bool | None = None  # true unless there is an audio_path
@@ -150,8 +150,6 @@ class Source(Section):
             yield f"min_frames {self.min_frames} must be at least {least}"
         if self.max_frames is not None and self.max_frames < max(least, self.min_frames or 0):
             yield f"max_frames {self.max_frames} must be at least {max(least, self.min_frames or 0)}"
-        if self.window != "random" and self.windows_per_clip is not None:
-            yield "windows_per_clip is for window: random"
 
     def _wrong_words(self) -> Iterator[str]:
         if self.caption == "fixed" and not (self.instance_prompt or "").strip():

@@ -26,9 +26,9 @@ def read_audio(audio: str, video: str, start_frame: int = 0, num_frames: int = 0
 
     audio: the file that holds it. Zero is the moment of the first picture where that is the video itself, else the beginning of the sound
     file's own clock. Sound that begins later has zeros in front, what comes before is cut; channels are averaged.
-    A span is reached by seeking and held alone. It is that part of the whole, to the precision of float32 but for what a decoder
-    remembers for longer than a second (the noise that AAC puts in the place of noise), and in Matroska for a shift of up to half a
-    millisecond, as its times are whole ones.
+    A span is reached by seeking and held alone. It is that part of the whole to the precision of float32, but for the dice that AAC
+    throws where it stores noise by its loudness alone, and but for the file's clock: read from the start samples are counted, elsewhere
+    the time in the file tells. Matroska's is in whole milliseconds, and a clock that drifts may be MAX_SLIP_S from the count.
     Raises ClipError for a file without sound or picture, damaged sound, and where nothing of what is wanted is there.
     """
     begin, wanted = start_frame * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME or MAX_CLIP_S * SAMPLE_RATE

@@ -14,9 +14,9 @@ BYTES_A_TOKEN = 4  # of UTF-8 in a caption, about
 
 
 def size(num_bytes: float) -> str:
-    """Bytes in the largest unit that leaves a number above one: 1.2 GB."""
+    """Bytes in the largest unit that leaves a number of at least one: 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
+        if num_bytes < 999.5:  # what is shown as 1e+03
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.3g} TB"

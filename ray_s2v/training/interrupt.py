@@ -17,8 +17,8 @@ def until_done(work: Callable[[], Result], meanwhile: Callable[[], object]) -> R
     KeyboardInterrupt after Ctrl-C.
     """
     outcome: Future[Result] = Future()
-    threading.Thread(target=lambda: _settle(outcome, work), daemon=True).start()
     with _ctrl_c() as asked_to_stop:
+        threading.Thread(target=lambda: _settle(outcome, work), daemon=True).start()
         while not outcome.done():
             meanwhile()
             if asked_to_stop.is_set():

@@ -11,7 +11,9 @@ Item = TypeVar("Item")
 
 
 def prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """The items, up to `depth` of them made ahead in a thread of its own. What making them raises is raised in their place."""
+    """The items, made ahead in a thread of its own: `depth` of them wait, and the next is made meanwhile. What making them raises is
+    raised in their place.
+    """
     ready: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(depth)
 
     def make() -> None:

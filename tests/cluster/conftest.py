@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ray_s2v.demo import prepare_demo
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/demo.yaml"
+STEPS = 12  # two epochs
+SHORT = [f"training.steps={STEPS}", "checkpoint.every=3", "checkpoint.keep=2"]
 
 
 @pytest.fixture(scope="session")
@@ -40,14 +43,14 @@ def places(demo_files: Path) -> list[str]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start(places: list[str]) -> Callable[..., subprocess.Popen[str]]:
-    """Starts `python -m ray_s2v.train` on the demo's job; whatever is still running at the end of the test is killed."""
+    """Starts `python -m ray_s2v.train`, or another module of it, on the demo's job; what is still running in the end is killed."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*overrides: str) -> subprocess.Popen[str]:
+    def start(*overrides: str, module: str = "train") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ray_s2v.train", str(JOB), *places, *overrides],
+            [sys.executable, "-m", f"ray_s2v.{module}", str(JOB), *places, *overrides],
             cwd=ROOT,
             env={**os.environ, "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
@@ -62,6 +65,23 @@ def start(places: list[str]) -> Callable[..., subprocess.Popen[str]]:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The demo's job run from its beginning to its end."""
+
+    folder: Path
+    said: str
+    exit_code: int
+
+
+@pytest.fixture(scope="session")
+def undisturbed(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = start(*SHORT, f"run.folder={folder}")
+    said = process.communicate(timeout=300)[0]
+    return Undisturbed(folder, said, process.returncode)
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,34 +10,26 @@ from safetensors.torch import load_file
 
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.training.progress import complete_checkpoints
-from tests.cluster.conftest import records, wait_for_step
+from tests.cluster.conftest import SHORT, STEPS, records, wait_for_step
 
-STEPS = 12  # two epochs
 pytestmark = pytest.mark.timeout(420)
-SHORT = [f"training.steps={STEPS}", "checkpoint.every=3", "checkpoint.keep=2"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("undisturbed") / "run"
-
-
-def test_trains_to_its_end(start, undisturbed, demo_files):
-    process = start(*SHORT, f"run.folder={undisturbed}")
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, said
+def test_trains_to_its_end(undisturbed, demo_files):
+    said, folder = undisturbed.said, undisturbed.folder
+    assert undisturbed.exit_code == 0, said
     for bad in ("empty", "text", "truncated", "no_sound", "silent", "too_short", "no_caption"):
         assert f"bad_{bad}.mp4" in said
-        assert f"bad_{bad}.mp4" in (undisturbed / "rejected.csv").read_text()
+        assert f"bad_{bad}.mp4" in (folder / "rejected.csv").read_text()
     assert f"step {STEPS}/{STEPS}  loss " in said
     assert "Traceback" not in said
 
-    seen = records(undisturbed)
+    seen = records(folder)
     assert [record["step"] for record in seen] == list(range(STEPS))
     for epoch in (seen[:6], seen[6:]):
         clips = [clip for record in epoch for clip in record["clip_ids"]]
         assert len(clips) == len(set(clips)) == 24
-    assert [step for step, _ in complete_checkpoints(undisturbed / "checkpoints")] == [9, 12]
+    assert [step for step, _ in complete_checkpoints(folder / "checkpoints")] == [9, 12]
 
     network = WanS2VTransformer3DModel.from_pretrained(demo_files / "weights", torch_dtype=torch.float32)
     inputs = {
@@ -50,10 +41,10 @@ def test_trains_to_its_end(start, undisturbed, demo_files):
     }
     with torch.no_grad():
         base = network(**inputs)
-        network.load_lora_adapter(undisturbed / "adapter")
+        network.load_lora_adapter(folder / "adapter")
         by_diffusers = network(**inputs)
         fresh = WanS2VTransformer3DModel.from_pretrained(demo_files / "weights", torch_dtype=torch.float32)
-        by_peft = PeftModel.from_pretrained(fresh, undisturbed / "adapter")(**inputs)
+        by_peft = PeftModel.from_pretrained(fresh, folder / "adapter")(**inputs)
     assert not torch.allclose(base, by_diffusers, atol=1e-4), "the adapter has learnt something"
     torch.testing.assert_close(by_diffusers, by_peft, atol=1e-6, rtol=0)
 
@@ -84,7 +75,7 @@ def test_killed_and_stopped_runs_go_on(start, undisturbed, tmp_path):
     assert last.returncode == 0, said
     assert records(run)[second_life_end]["step"] % 3 == 0
 
-    expected = {record["step"]: record for record in records(undisturbed)}
+    expected = {record["step"]: record for record in records(undisturbed.folder)}
     for record in records(run):
         assert record["clip_ids"] == expected[record["step"]]["clip_ids"]
         assert record["losses"] == pytest.approx(expected[record["step"]]["losses"], abs=1e-5)
@@ -92,18 +83,18 @@ def test_killed_and_stopped_runs_go_on(start, undisturbed, tmp_path):
 
 
 def test_a_finished_run_is_left_alone_and_other_plans_are_refused(start, undisturbed):
-    assert complete_checkpoints(undisturbed / "checkpoints"), "the first test has run"
-    before = (undisturbed / "steps.jsonl").read_bytes()
-    other = start(*SHORT, f"run.folder={undisturbed}", "run.seed=7")
+    folder = undisturbed.folder
+    before = (folder / "steps.jsonl").read_bytes()
+    other = start(*SHORT, f"run.folder={folder}", "run.seed=7")
     said = other.communicate(timeout=120)[0]
     assert other.returncode == 2, said
     assert "belongs to another plan" in said
-    adapter = load_file(undisturbed / "adapter/adapter_model.safetensors")
-    shutil.rmtree(undisturbed / "adapter")  # as a kill after the last checkpoint would have it
-    again = start(*SHORT, f"run.folder={undisturbed}")
+    adapter = load_file(folder / "adapter/adapter_model.safetensors")
+    shutil.rmtree(folder / "adapter")  # as a kill after the last checkpoint would have it
+    again = start(*SHORT, f"run.folder={folder}")
     said = again.communicate(timeout=120)[0]
     assert again.returncode == 0, said
-    assert (undisturbed / "steps.jsonl").read_bytes() == before
-    again_adapter = load_file(undisturbed / "adapter/adapter_model.safetensors")
+    assert (folder / "steps.jsonl").read_bytes() == before
+    again_adapter = load_file(folder / "adapter/adapter_model.safetensors")
     assert again_adapter.keys() == adapter.keys()
     assert all(torch.equal(again_adapter[name], tensor) for name, tensor in adapter.items())

@@ -19,8 +19,9 @@ from ray_s2v.demo.clips import (
     random_look,
     write_clip,
 )
-from ray_s2v.media.audio import read_audio
-from ray_s2v.media.probe import Probe, probe
+from ray_s2v.media.audio import SoundFacts, measure_audio, read_audio
+from ray_s2v.media.picture import centred
+from ray_s2v.media.probe import VideoFacts, check_sound, mismatch_s, probe_video
 from ray_s2v.media.video import read_frames
 from ray_s2v.schema import FRAME_RATE, SAMPLE_RATE, ClipError
 
@@ -36,9 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def examined(folder: Path, name: str) -> tuple[VideoFacts, SoundFacts]:
+    """What is in a clip. Raises ClipError for one that cannot be used."""
+    path = str(folder / f"{name}.mp4")
+    video, sound = probe_video(path), measure_audio(path, path)
+    check_sound(video, sound)
+    return video, sound
+
+
 @pytest.fixture(scope="module")
-def probes(folder: Path) -> list[Probe]:
-    return [probe(str(folder / f"{name}.mp4")) for name in GOOD]
+def probes(folder: Path) -> list[tuple[VideoFacts, SoundFacts]]:
+    return [examined(folder, name) for name in GOOD]
 
 
 def test_all_clips_have_captions_and_nothing_half_written_is_left(folder: Path) -> None:
@@ -51,14 +60,15 @@ def test_all_clips_have_captions_and_nothing_half_written_is_left(folder: Path) 
     assert len(set(captions)) > NUM_CLIPS // 2
 
 
-def test_sizes_lengths_and_rates(folder: Path, probes: list[Probe]) -> None:
-    assert {(clip.width, clip.height) for clip in probes} == set(SIZES)
-    lengths = [clip.video_s for clip in probes]
+def test_sizes_lengths_and_rates(folder: Path, probes: list[tuple[VideoFacts, SoundFacts]]) -> None:
+    clips = [video for video, _ in probes]
+    assert {(clip.width, clip.height) for clip in clips} == set(SIZES)
+    lengths = [clip.video_s for clip in clips]
     assert 1.95 < min(lengths) < max(lengths) < 4.55
-    long_clips = [clip for clip in probes if clip.video_s >= 3.5 - 1 / 24]
+    long_clips = [clip for clip in clips if clip.video_s >= 3.5 - 1 / 24]
     assert len(long_clips) == 8
     assert {(clip.width, clip.height) for clip in long_clips} == set(SIZES)
-    assert max(abs(clip.video_s - clip.audio_s) for clip in probes) < 0.05
+    assert max(mismatch_s(video, sound) for video, sound in probes) < 0.05
     rates = set()
     for name in GOOD:
         with av.open(folder / f"{name}.mp4") as container:
@@ -73,10 +83,10 @@ def test_sizes_lengths_and_rates(folder: Path, probes: list[Probe]) -> None:
 def test_mouth_follows_the_voice(folder: Path, name: str) -> None:
     """Area of the mouth on the frames as trained on, against the loudness of the sound as the speech encoder gets it."""
     path = str(folder / f"{name}.mp4")
-    clip = probe(path)
-    frames = read_frames(path, range(clip.num_frames), clip.width, clip.height)
+    clip = probe_video(path)
+    frames = read_frames(path, range(clip.num_frames), centred(clip.width, clip.height, clip.width, clip.height))
     mouth = (np.abs(frames.astype(int) - MOUTH_COLOUR).sum(axis=-1) < 90).sum(axis=(1, 2))
-    loudness = loudness_at(read_audio(path), SAMPLE_RATE, np.arange(clip.num_frames) / FRAME_RATE)
+    loudness = loudness_at(read_audio(path, path), SAMPLE_RATE, np.arange(clip.num_frames) / FRAME_RATE)
     assert np.corrcoef(mouth, loudness)[0, 1] > 0.8
 
 
@@ -92,12 +102,12 @@ def test_mouth_follows_the_voice(folder: Path, name: str) -> None:
 )
 def test_bad_clips_have_their_reason(folder: Path, name: str, reason: str) -> None:
     with pytest.raises(ClipError, match=reason):
-        probe(str(folder / f"{name}.mp4"))
+        examined(folder, name)
 
 
 def test_other_bad_clips_are_good_videos(folder: Path) -> None:
-    assert probe(str(folder / "bad_too_short.mp4")).num_frames == 5
-    assert probe(str(folder / "bad_no_caption.mp4")).num_frames == 32
+    assert examined(folder, "bad_too_short")[0].num_frames == 5
+    assert examined(folder, "bad_no_caption")[0].num_frames == 32
 
 
 def test_clips_are_a_function_of_the_seed(tmp_path: Path) -> None:

@@ -1,24 +1,63 @@
-"""What the driver refuses before it asks Ray for anything."""
+"""What the driver refuses, and does, before it asks Ray for anything."""
 
 import fcntl
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from ray_s2v.config.job import Dropout
+from ray_s2v.config.job import Job
+from ray_s2v.data.discover import Discovery
+from ray_s2v.data.features import Features
+from ray_s2v.data.found import Rejected
 from ray_s2v.data.plan import Plan
+from ray_s2v.job_file import load_job
+from ray_s2v.model.lora import lora_config
 from ray_s2v.schema import ConfigError
+from ray_s2v.training.checkpoint import State, save_checkpoint
 from ray_s2v.training.driver import run_training
 from ray_s2v.training.prepare import Prepared
-from tests.spawn.zero_runs import tiny_job
+from ray_s2v.training.progress import Progress
+from tests.plans import BUCKETS, job, many
+
+STEPS = 6
+REJECTED = Rejected("clips/a.mp4", "the file is empty")
+
+
+def prepared(folder: Path) -> Prepared:
+    base = job(slots=4, steps=STEPS)
+    here: Job = base.model_copy(update={"run": base.run.model_copy(update={"folder": str(folder)})})
+    clips = many(8, 200, BUCKETS[3])
+    plan = Plan.of(here, clips)
+    features = Features(str(folder / "store"), streams=True, vae="vae", speech="speech", text="text", dtype="fp16")
+    discovery = Discovery(clips, [], [REJECTED], 0, 0, "", 0.0)
+    return Prepared(here, discovery, plan, features, STEPS, plan.fingerprint(), 0, None)
+
+
+def refuse_to_speak(told: object) -> None:
+    raise AssertionError(told)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    job = tiny_job(2, 1)
-    job = job.model_copy(update={"run": job.run.model_copy(update={"folder": str(tmp_path)})})
-    prepared = Prepared(job, [], Plan((), 0, 4, 0.5, Dropout()), 6, 0, None)
+    given = prepared(tmp_path)
     with (tmp_path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="in use by another run"):
-            run_training(prepared, lambda record: None, lambda text: None)
+            run_training(given, refuse_to_speak, refuse_to_speak)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_run_at_its_end_needs_only_its_adapter(tmp_path: Path) -> None:
+    """As a kill between the last checkpoint and the adapter leaves it."""
+    given = prepared(tmp_path / "run")
+    adapter = {"base_model.model.blocks.0.attn1.to_q.lora_A.weight": torch.arange(6.0).view(2, 3)}
+    config = lora_config(2, 2, 0.0, ["to_q"], "all")
+    save_checkpoint(tmp_path / "run/checkpoints", Progress(STEPS, given.fingerprint), State(adapter, adapter), config, "job", keep=1)
+    folder = run_training(given, refuse_to_speak, refuse_to_speak)
+    assert folder == tmp_path / "run/adapter"
+    found = load_file(folder / "adapter_model.safetensors")
+    assert found.keys() == adapter.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in adapter.items())
+    assert load_job(str(tmp_path / "run/job.yaml")) == given.job
+    assert (tmp_path / "run/rejected.csv").read_text() == "path,reason\nclips/a.mp4,the file is empty\n"

@@ -35,6 +35,7 @@ WITH_RAY = {
     "training/cluster.py",
     "training/driver.py",
     "training/encoding.py",
+    "training/relay.py",
     "training/worker.py",
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -24,7 +24,8 @@ ROW = {
 
 def same(a: dict, b: dict) -> bool:
     return list(a) == list(b) and all(
-        np.array_equal(a[name], b[name]) and getattr(a[name], "dtype", type(a[name])) == getattr(b[name], "dtype", type(b[name])) for name in a
+        np.array_equal(a[name], b[name]) and getattr(a[name], "dtype", type(a[name])) == getattr(b[name], "dtype", type(b[name]))
+        for name in a
     )
 
 
