@@ -33,7 +33,7 @@ def check(job: Job, sheet: Path | None = None) -> None:
     say(clips_summary(job, prepared.plan, prepared.discovery))
     say(run_summary(job, prepared.plan, prepared.features, prepared.num_steps, prepared.first_step))
     if prepared.features.store:
-        wanted = wanted_features(prepared.plan, range(prepared.first_step, prepared.num_steps), prepared.features)
+        wanted = wanted_features(prepared.plan, range(prepared.num_steps), prepared.features)
         say(store_table(wanted, prepared.features, job.encoders.speech.path, job.encoders.text.path))
     if sheet:
         draw_contact_sheet(prepared.plan, sheet)

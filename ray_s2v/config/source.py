@@ -48,7 +48,7 @@ class Source(Section):
     bucket_strategy: Literal["aspect_ratio", "resolution_frames"] = "aspect_ratio"
     frame_interval: Count | None = None
     window: Literal["beginning", "end", "random"] = "random"
-    windows_per_clip: Count | None = None  # different windows of a clip, of either kind, each with its reference and cut; else new ones each time
+    windows_per_clip: Count | None = None  # at most so many of either kind, each with its reference and cut; else new ones each time
     pose_path: Text | None = None
 
     auto_split: bool | None = None  # true unless there is an audio_path

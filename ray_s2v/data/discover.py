@@ -38,6 +38,7 @@ class Discovery:
     clips: list[Clip]
     held_out: list[Clip]  # of sources that are is_eval
     rejected: list[Rejected]
+    num_rejected: dict[str, int]  # by source
     num_reused: int  # clips, usable or not, of which everything was known
     num_mismatched: int  # clips whose sound and pictures begin or end more than 0.2 s apart
     worst_mismatch: str  # the id of the clip that is furthest apart, empty for none
@@ -91,13 +92,14 @@ def discover(data: Data, store: str, note: Callable[[str], None]) -> Discovery:
     if unread:
         raise DataError(f"{len(unread)} of {sum(len(listing.found) for listing in listings)} clips could not be read:\n{_listed(unread)}")
     with _without_collecting():
-        outcomes = [(listing.source.is_eval, *_judged(listing)) for listing in listings]
+        outcomes = [(listing.source, *_judged(listing)) for listing in listings]
     mismatches = [apart for *_, every in outcomes for apart in every]
     worst_s, worst = max(mismatches, default=(0.0, ""))
     return Discovery(
-        clips=[clip for is_eval, usable, *_ in outcomes if not is_eval for clip in usable],
-        held_out=[clip for is_eval, usable, *_ in outcomes if is_eval for clip in usable],
+        clips=[clip for source, usable, *_ in outcomes if not source.is_eval for clip in usable],
+        held_out=[clip for source, usable, *_ in outcomes if source.is_eval for clip in usable],
         rejected=[clip for _, _, refused, _ in outcomes for clip in refused],
+        num_rejected={source.called(): len(refused) for source, _, refused, _ in outcomes},
         num_reused=num_reused,
         num_mismatched=len(mismatches),
         worst_mismatch=worst,

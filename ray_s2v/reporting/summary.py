@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from posixpath import basename, splitext
 from typing import TypeVar
 
@@ -37,7 +37,8 @@ def clips_summary(job: Job, plan: Plan, discovery: Discovery) -> str:
     clips = [*discovery.clips, *discovery.held_out]
     lines = [f"{len(discovery.clips)} clips to train on, {_time(discovery.clips)}; {len(discovery.held_out)} held out; "]
     lines[0] += f"{len(discovery.rejected)} rejected; {discovery.num_reused} were known from before"
-    lines += ["", *_sources(job.data.sources, clips, plan), "", *_sounds(job.data.sources, clips), "", *_buckets(plan, discovery.clips)]
+    lines += ["", *_sources(job.data.sources, clips, discovery.num_rejected, plan)]
+    lines += ["", *_sounds(job.data.sources, clips), "", *_buckets(plan, discovery.clips)]
     if discovery.num_mismatched:
         lines += [
             "",
@@ -78,7 +79,7 @@ def reason_of(rejected: Rejected) -> str:
     return _NUMBER.sub("#", without_names)
 
 
-def _sources(sources: Sequence[Source], clips: Sequence[Clip], plan: Plan) -> list[str]:
+def _sources(sources: Sequence[Source], clips: Sequence[Clip], num_rejected: Mapping[str, int], plan: Plan) -> list[str]:
     by_source = _grouped(clips, [clip.source for clip in clips])
     visits: dict[str, float] = defaultdict(float)
     for cell in (cell for cells in plan.order.buckets.values() for cell in cells):
@@ -89,8 +90,8 @@ def _sources(sources: Sequence[Source], clips: Sequence[Clip], plan: Plan) -> li
         share = "held out" if source.is_eval else f"{visits[name] / sum(visits.values()):.1%}"
         weight = "" if source.weight is None else f"{source.weight:g}"
         there = by_source.get(name, [])
-        rows.append([_end_of(name, NAME_WIDTH), str(len(there)), _time(there), share, weight, str(source.repeats)])
-    return _table(["source", "clips", "length", "of an epoch", "weight", "repeats"], rows)
+        rows.append([_end_of(name, NAME_WIDTH), str(len(there)), str(num_rejected[name]), _time(there), share, weight, str(source.repeats)])
+    return _table(["source", "clips", "rejected", "length", "of an epoch", "weight", "repeats"], rows)
 
 
 def _sounds(sources: Sequence[Source], clips: Sequence[Clip]) -> list[str]:

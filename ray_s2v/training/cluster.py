@@ -111,7 +111,7 @@ def _check(asked: Sequence[Asked], types: Mapping[str, str | None]) -> None:
     ]
     needed = {"CPU": sum(one.number * one.cpus for one in asked), "GPU": sum(one.number * one.gpus for one in asked)}
     short = [
-        f"{amount:g} {name}s, the cluster has {there.get(name, 0):g}"
+        f"{amount:g} {name}s (the cluster has {there.get(name, 0):g})"
         for name, amount in needed.items()
         if amount > there.get(name, 0) + 1e-6
     ]

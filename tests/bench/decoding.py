@@ -32,7 +32,7 @@ from ray_s2v.demo.clips import Recording, random_look, write_clip
 from ray_s2v.training.cluster import join_cluster
 
 NUM_FILES = 8
-WARM = 8  # rows that are not counted: processes start and load
+WARM = 24  # rows that are not counted: processes start, and touch the object store's pages for the first time
 OBJECT_STORE_BYTES = 2 * 10**9
 FEATURES = Features(store="", streams=True, vae="", speech="", text="", dtype="fp16")
 
@@ -93,10 +93,10 @@ def graph_rate(plan: Plan, job: Job, count: int) -> float:
 
 
 class PeakMemory:
-    """The most memory that a `with` block's processes hold at a time, shared pages counted once: `gib`, above what they held before."""
+    """The most memory that this process and all that it started hold at a time in a `with` block: `gib`, shared pages counted once."""
 
     def __enter__(self) -> PeakMemory:
-        self.before, self.most, self.ended = _held(), 0.0, threading.Event()
+        self.most, self.ended = 0.0, threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
         return self
@@ -108,7 +108,7 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self.ended.set()
         self.thread.join()
-        self.gib = (self.most - self.before) / 2**30
+        self.gib = self.most / 2**30
 
 
 def _held() -> float:

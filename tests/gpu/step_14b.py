@@ -48,6 +48,7 @@ def random_batch(has_motion: bool) -> Batch:
         latents=draw(1, 16, FRAMES, HEIGHT, WIDTH),
         reference=draw(1, 16, 1, HEIGHT, WIDTH),
         motion=draw(1, 16, 19, HEIGHT, WIDTH) if has_motion else None,
+        pose=None,
         audio=draw(1, 25, 1024, 4 * FRAMES),
         text=[draw(120, 4096)],
         noise=draw(1, 16, FRAMES, HEIGHT, WIDTH),

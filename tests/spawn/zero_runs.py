@@ -69,7 +69,7 @@ def adapted_network(lora_dropout: float = 0.0, checkpointing: bool = False) -> P
 
 
 def tiny_batch(step: int, slots: list[int]) -> Batch:
-    """Every other step is a continuation. A slot's tensors depend on step and slot alone."""
+    """Every other step is a continuation, every third has poses. A slot's tensors depend on step and slot alone."""
 
     def draw(*shape: int) -> Tensor:
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(1000 * step + slot)) for slot in slots])
@@ -82,6 +82,7 @@ def tiny_batch(step: int, slots: list[int]) -> Batch:
         latents=draw(16, 2, 8, 8),
         reference=draw(16, 1, 8, 8),
         motion=draw(16, 19, 8, 8) if step % 2 else None,
+        pose=draw(16, 2, 8, 8).flip(-2) if step % 3 == 2 else None,
         audio=draw(TINY["num_weighted_avg_layers"], 8, 8),
         text=[draw(5, 16)[i] for i in range(len(slots))],
         noise=2 * draw(16, 2, 8, 8).flip(-1),

@@ -31,7 +31,7 @@ def prepared(folder: Path) -> Prepared:
     clips = many(8, 200, BUCKETS[3])
     plan = Plan.of(here, clips)
     features = Features(str(folder / "store"), streams=True, vae="vae", speech="speech", text="text", dtype="fp16")
-    discovery = Discovery(clips, [], [REJECTED], 0, 0, "", 0.0)
+    discovery = Discovery(clips, [], [REJECTED], {"clips": 1}, 0, 0, "", 0.0)
     return Prepared(here, discovery, plan, features, STEPS, plan.fingerprint(), 0, None)
 
 

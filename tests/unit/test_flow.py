@@ -17,7 +17,7 @@ def random(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def batch(weight: tuple[float, ...] = (1.0, 1.0, 1.0), with_motion: bool = True) -> Batch:
+def batch(weight: tuple[float, ...] = (1.0, 1.0, 1.0), with_motion: bool = True, with_pose: bool = False) -> Batch:
     return Batch(
         step=0,
         slots=[0, 1, 2],
@@ -26,6 +26,7 @@ def batch(weight: tuple[float, ...] = (1.0, 1.0, 1.0), with_motion: bool = True)
         latents=random(*SHAPE, seed=1),
         reference=random(3, 16, 1, 4, 6, seed=2),
         motion=random(3, 16, 19, 4, 6, seed=3) if with_motion else None,
+        pose=random(*SHAPE, seed=6) if with_pose else None,
         audio=random(3, 25, 8, 8, seed=4),
         text=[random(length, 8, seed=length) for length in (3, 5, 7)],
         noise=random(*SHAPE, seed=5),
@@ -44,9 +45,16 @@ class Answer(nn.Module):
         self.given: list[Any] = []
 
     def forward(
-        self, latents: Tensor, timestep: Tensor, text: list[Tensor], reference: Tensor, motion: Tensor | None, audio: Tensor
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: list[Tensor],
+        reference: Tensor,
+        motion: Tensor | None,
+        pose: Tensor | None,
+        audio: Tensor,
     ) -> Tensor:
-        self.given = [latents, timestep, text, reference, motion, audio]
+        self.given = [latents, timestep, text, reference, motion, pose, audio]
         return self.slope * latents + self.offset
 
 
@@ -119,10 +127,11 @@ def test_prediction_off_by_c_has_loss_c_squared_for_each_clip() -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("with_motion", [True, False])
-def test_what_the_model_is_given(shift: float, with_motion: bool) -> None:
-    given, model = batch(with_motion=with_motion), Answer(torch.zeros(SHAPE))
+@pytest.mark.parametrize("with_pose", [True, False])
+def test_what_the_model_is_given(shift: float, with_motion: bool, with_pose: bool) -> None:
+    given, model = batch(with_motion=with_motion, with_pose=with_pose), Answer(torch.zeros(SHAPE))
     clip_losses(model, given, shift)
-    latents, timestep, text, reference, motion, audio = model.given
+    latents, timestep, text, reference, motion, pose, audio = model.given
     u = given.noise_level
     sigma = shift * u / (1 + (shift - 1) * u)
     assert timestep.dtype == torch.float32
@@ -132,6 +141,7 @@ def test_what_the_model_is_given(shift: float, with_motion: bool) -> None:
     assert text is given.text
     assert reference is given.reference
     assert motion is given.motion
+    assert pose is given.pose
     assert audio is given.audio
 
 

@@ -1,6 +1,7 @@
 """The tables that `check` and `train` show: the numbers in them, their columns, and that they fit their lines."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ WIDE, HIGH, *_ = BUCKETS
 
 def found(clips: Sequence[Clip], **changes: Any) -> Discovery:
     facts = {"held_out": [], "rejected": [], "num_reused": 0, "num_mismatched": 0, "worst_mismatch": "", "worst_mismatch_s": 0.0}
-    return Discovery(clips=list(clips), **(facts | changes))
+    return Discovery(clips=list(clips), **({"num_rejected": Counter()} | facts | changes))
 
 
 def summary(clips: Sequence[Clip], sources: Sequence[dict[str, Any]] = ({},), slots: int = 4, **changes: Any) -> list[str]:
@@ -40,31 +41,31 @@ def test_sources_with_their_share_of_an_epoch() -> None:
     clips = [*many(30, 160, WIDE), *many(5, 80, WIDE, source="faces")]
     sources = [{}, {"path": "x/faces", "repeats": 5}, {"path": "x/held", "is_eval": True}]
     held_out = many(2, 480, WIDE, source="held")
-    lines = summary(clips, sources, held_out=held_out, num_reused=7)
+    lines = summary(clips, sources, held_out=held_out, num_reused=7, num_rejected=Counter(faces=3))
     assert lines[0] == "35 clips to train on, 5.4 min; 2 held out; 0 rejected; 7 were known from before"
-    assert cells(lines, "source") == ["source", "clips", "length", "of an epoch", "weight", "repeats"]
-    assert cells(lines, "clips ") == ["clips", "30", "5.0 min", "50.0%", "0"]  # 30 visits of 60
-    assert cells(lines, "faces ") == ["faces", "5", "0.4 min", "50.0%", "5"]
-    assert cells(lines, "held ") == ["held", "2", "1.0 min", "held out", "0"]
+    assert cells(lines, "source") == ["source", "clips", "rejected", "length", "of an epoch", "weight", "repeats"]
+    assert cells(lines, "clips ") == ["clips", "30", "0", "5.0 min", "50.0%", "0"]  # 30 visits of 60
+    assert cells(lines, "faces ") == ["faces", "5", "3", "0.4 min", "50.0%", "5"]
+    assert cells(lines, "held ") == ["held", "2", "0", "1.0 min", "held out", "0"]
 
 
 def test_weighted_sources() -> None:
     clips = [*many(30, 80, WIDE), *many(10, 80, HIGH, source="faces")]
     lines = summary(clips, [{"weight": 1}, {"path": "faces", "weight": 3}])
-    assert cells(lines, "clips ") == ["clips", "30", "2.5 min", "25.0%", "1", "0"]
-    assert cells(lines, "faces ") == ["faces", "10", "0.8 min", "75.0%", "3", "0"]
+    assert cells(lines, "clips ") == ["clips", "30", "0", "2.5 min", "25.0%", "1", "0"]
+    assert cells(lines, "faces ") == ["faces", "10", "0", "0.8 min", "75.0%", "3", "0"]
     assert cells(lines, f"{WIDE} ") == [str(WIDE), "30", "2.5 min", "2.5", "0"]  # a quarter of ten steps, on average
     assert cells(lines, f"{HIGH} ") == [str(HIGH), "10", "0.8 min", "7.5", "0"]
 
 
 def test_source_of_which_nothing_can_be_used() -> None:
     lines = summary(many(4, 80, WIDE), [{}, {"path": "faces"}])
-    assert cells(lines, "faces ") == ["faces", "0", "0.0 min", "0.0%", "0"]
+    assert cells(lines, "faces ") == ["faces", "0", "0", "0.0 min", "0.0%", "0"]
 
 
 def test_hours_from_one_hour_on() -> None:
-    assert cells(summary(many(36, 16 * 100, WIDE)), "clips ")[2] == "1.0 h"
-    assert cells(summary(many(35, 16 * 100, WIDE)), "clips ")[2] == "58.3 min"
+    assert cells(summary(many(36, 16 * 100, WIDE)), "clips ")[3] == "1.0 h"
+    assert cells(summary(many(35, 16 * 100, WIDE)), "clips ")[3] == "58.3 min"
 
 
 def test_buckets_with_steps_and_clips_for_continuations() -> None:

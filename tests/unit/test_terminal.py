@@ -1,13 +1,14 @@
 """What a person sees of a run, on a terminal and in a file."""
 
 import io
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_s2v.reporting.terminal import PLAIN_EVERY_S, Progress, duration
+from ray_s2v.reporting.terminal import PLAIN_EVERY_S, Count, Progress, duration
 
 CLEAR = "\r\033[K"
 
@@ -15,6 +16,19 @@ CLEAR = "\r\033[K"
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
 
 
 def record(step: int, **changes: Any) -> dict[str, Any]:
@@ -120,3 +134,76 @@ def test_resumed_run_counts_from_where_it_stands() -> None:
     Progress(50, stream).show(record(39))
     assert stream.getvalue().startswith("step 40/50 ")
     assert stream.getvalue().endswith("left 0:20\n")
+
+
+def test_count_tells_how_fast_and_how_long_from_the_second_on(clock: Clock) -> None:
+    """While the first is made its encoder is loaded."""
+    stream = Terminal()
+    count = Count(stream)
+    for done, seconds in ((1, 40.0), (2, 0.5), (3, 0.5), (51, 24.0)):
+        clock.now += seconds
+        count.show("speech", done, 200)
+    before, *lines = stream.getvalue().split(CLEAR)
+    assert before == ""
+    assert lines == [
+        "speech 1/200",
+        "speech 2/200  2.00/s  left 1:39",
+        "speech 3/200  2.00/s  left 1:38",
+        "speech 51/200  2.00/s  left 1:14",
+    ]
+
+
+def test_count_renews_its_line_on_a_terminal_and_ends_it_at_the_last(clock: Clock) -> None:
+    stream = Terminal()
+    count = Count(stream)
+    for done in range(1, 4):
+        clock.now += 1
+        count.show("text", done, 3)
+    count.show("video", 1, 2)
+    finished, current = stream.getvalue().split("\n")
+    assert finished.split(CLEAR)[1:] == ["text 1/3", "text 2/3  1.00/s  left 0:01", "text 3/3  1.00/s  left 0:00"]
+    assert current == f"{CLEAR}video 1/2"
+
+
+def test_count_in_a_file_is_the_first_the_last_and_one_each_few_seconds(clock: Clock) -> None:
+    stream = io.StringIO()
+    count = Count(stream)
+    for done in range(1, 101):
+        clock.now += 0.2  # so that every 25th is due
+        count.show("text", done, 100)
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["1/100", "26/100", "51/100", "76/100", "100/100"]
+    assert all(line.split()[2] == "5.00/s" for line in lines[1:])
+    assert "\r" not in stream.getvalue()
+    assert "\033" not in stream.getvalue()
+
+
+def test_count_begins_anew_with_each_kind(clock: Clock) -> None:
+    """Its first is shown at once, and the time of the one before is not its own."""
+    stream = io.StringIO()
+    count = Count(stream)
+    for kind, done, seconds in (("text", 1, 9.0), ("text", 2, 0.1), ("speech", 1, 100.0), ("speech", 2, 5.0), ("speech", 4, 5.0)):
+        clock.now += seconds
+        count.show(kind, done, 2 if kind == "text" else 4)
+    assert stream.getvalue().splitlines() == [
+        "text 1/2",
+        "text 2/2  10.00/s  left 0:00",
+        "speech 1/4",
+        "speech 2/4  0.20/s  left 0:10",
+        "speech 4/4  0.30/s  left 0:00",
+    ]
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_count_of_one_thing_is_a_line(stream: io.StringIO) -> None:
+    """No time has gone by from which a rate could be told."""
+    Count(stream).show("text", 1, 1)
+    assert stream.getvalue().removeprefix(CLEAR) == "text 1/1\n"
+
+
+def test_count_of_many_at_the_same_moment(clock: Clock) -> None:
+    stream = io.StringIO()
+    count = Count(stream)
+    count.show("text", 1, 2)
+    count.show("text", 2, 2)
+    assert stream.getvalue().splitlines()[-1].startswith("text 2/2  ")
