@@ -32,7 +32,7 @@ class Data(Section):
     store: str = ""  # folder or URI of what `encode` gave and of the manifests; of the run unless it is given
     feature_dtype: Literal["fp16", "fp32"] = "fp16"  # of latents and sound, in the store and on their way; text as its encoder gives it
     max_rejected: Share = 0.01
-    decode_cpus: Positive = 1.0  # that Ray reserves for each clip being decoded
+    decode_cpus: Positive = 0.5  # that Ray reserves for each clip being decoded: another fills the core while one is handed over
 
     @model_validator(mode="after")
     def _sources_agree(self) -> Data:

@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Processes that may be starting at once: Ray's default, one a core, makes it warn of our few actors on a small machine.
-    "RAY_worker_maximum_startup_concurrency": "8",
+    "RAY_worker_maximum_startup_concurrency": str(max(8, os.cpu_count() or 0)),
 }
 
 TYPE = "accelerator_type:"  # before the name of each kind of GPU among a cluster's resources

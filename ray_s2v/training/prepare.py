@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +27,10 @@ from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError
 from ray_s2v.storage import absolute
 from ray_s2v.training.cluster import check_training, join_cluster
+from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.progress import complete_checkpoints, load_progress
+
+TICK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
 
 
 def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
-    discovery = discover(job.data, job.data.store, note)
+    discovery = until_done(partial(discover, job.data, job.data.store, note), partial(time.sleep, TICK_S))
     check_rejected([*discovery.clips, *discovery.held_out], discovery.rejected, job.data.max_rejected)
     plan = Plan.of(job, discovery.clips)
     encoders = job.encoders

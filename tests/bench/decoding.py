@@ -44,12 +44,12 @@ def make_files(folder: Path) -> None:
         write_clip(folder / f"clip_{index}.mp4", random_look(draw), Recording(1280, 720, Fraction(25), 48000, 8.0), draw)
 
 
-def job_of(folder: Path, cpus: int) -> Job:
-    """832x480, 80 frames, first clips; the decoders share out all cores."""
+def job_of(folder: Path) -> Job:
+    """832x480, 80 frames, first clips; all else as a job that says nothing."""
     return Job.model_validate(
         {
             "run": {"folder": str(folder / "run")},
-            "data": {"sources": [{"path": str(folder / "clips")}], "decode_cpus": 1.0},
+            "data": {"sources": [{"path": str(folder / "clips")}]},
             "encoders": {"vae": {"path": "vae"}, "speech": {"path": "speech"}, "text": {"path": "text", "tokenizer": "text"}},
             "model": {"path": "model"},
             "training": {"steps": 1, "global_batch": NUM_FILES, "continuation": 0.0},
@@ -102,7 +102,7 @@ class PeakMemory:
         return self
 
     def _watch(self) -> None:
-        while not self.ended.wait(0.25):
+        while not self.ended.wait(1.0):
             self.most = max(self.most, _held())
 
     def __exit__(self, *_: object) -> None:
@@ -136,7 +136,7 @@ def main(num_speed: int = 120, num_short: int = 50, num_long: int = 500) -> None
         make_files(folder / "clips")
         for clip in (folder / "clips").glob("*.mp4"):
             clip.with_suffix(".txt").write_text("a face")
-        job = job_of(folder, cpus)
+        job = job_of(folder)
         os.environ["RAY_ADDRESS"] = "local"
         join_cluster()
         plan = Plan.of(job, discover(job.data, str(folder / "store"), print).clips)

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ray_s2v.config.source import Source
@@ -55,7 +55,15 @@ def test_sides_by_hand(clip: tuple[int, int], resolution: float, resolution_type
 @PROPERTY
 @given(sides, sides, st.sampled_from([4, 48, 80]))
 def test_exact_is_the_same_for_every_clip(width: int, height: int, num_frames: int) -> None:
+    assume(max(width, height) * max(832 / width, 480 / height) < 1 << 14)
     assert bucket_of(width, height, source(num_frames=num_frames)) == Bucket(832, 480, num_frames)
+
+
+@pytest.mark.parametrize("size", [(1, 8192), (8192, 1), (20, 1000)])
+def test_a_line_is_no_picture(size: tuple[int, int]) -> None:
+    """To cover the bucket it would become millions of pixels long."""
+    with pytest.raises(ClipError, match="too narrow to be cut to 832x480"):
+        bucket_of(*size, source())
 
 
 @PROPERTY
@@ -118,7 +126,7 @@ def test_too_narrow_for_any_aspect_is_refused() -> None:
 
 @pytest.mark.parametrize(("resolution", "resolution_type"), [(512, "pixel_area"), (0.262144, "area"), (512, "pixel")])
 def test_square_is_square_at_the_resolution(resolution: float, resolution_type: str) -> None:
-    for clip in ((1920, 1080), (1080, 1920), (50, 4000)):
+    for clip in ((1920, 1080), (1080, 1920), (200, 4000)):
         assert bucket_of(*clip, source(resolution, resolution_type, aspect="square")) == Bucket(512, 512, 80)
 
 
@@ -152,6 +160,7 @@ def test_cover_by_hand(clip: tuple[int, int], expected: tuple[int, int]) -> None
 @PROPERTY
 @given(sides, sides, st.sampled_from(["center", "random", "corner"]))
 def test_cover_is_the_smallest_with_proportions_kept(width: int, height: int, crop: str) -> None:
+    assume(max(width, height) * max(832 / width, 480 / height) < 1 << 14)
     across, down = scaled(width, height, source(crop=crop))
     assert across >= 832
     assert down >= 480

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from ray_s2v.data.decode import decoded
+from ray_s2v.data.decode import decoded_sound, decoded_video
 from ray_s2v.demo.encoder_weights import save_vae
 from ray_s2v.encoders.speech import frame_features
 from ray_s2v.encoders.vae import VideoEncoder
@@ -73,13 +73,14 @@ def test_a_flash_and_its_click_share_a_latent_frame(vae: VideoEncoder, tmp_path:
     # Windows that put the event in the middle of a latent frame; the other places are half a frame from an edge at most.
     start = 90 - FRAMES_PER_LATENT * event_latent - 2
     for kind in ("first", "continuation"):
-        row = decoded(
-            {
-                "kind": kind, "start_frame": start, "num_frames": NUM_FRAMES, "width": 64, "height": 64, "path": str(path),
-                "reference_frame": 0,
-            }
-        )  # fmt: skip
-        assert not row["error"]
+        planned = {
+            "kind": kind, "start_frame": start, "num_frames": NUM_FRAMES, "reference_frame": 0, "clip_frames": LENGTH_S * FRAME_RATE,
+            "video": str(path), "audio": str(path), "audio_digest": "", "heard_start": 0, "heard_frames": 0, "pose": "",
+            "scaled_width": 64, "scaled_height": 64, "left": 0, "top": 0, "width": 64, "height": 64,
+        }  # fmt: skip
+        row = decoded_video(planned) | decoded_sound(planned)
+        assert not row["video_error"]
+        assert not row["speech_error"]
         latents, _ = vae.encode_clip(row["pixels"], kind, NUM_FRAMES, row["missing_frames"])
         dark, _ = vae.encode_clip(np.full_like(row["pixels"], 30), kind, NUM_FRAMES, row["missing_frames"])
         change = (latents - dark).abs().mean(dim=(0, 2, 3))
