@@ -89,4 +89,5 @@ def test_what_was_examined_is_kept_while_the_rest_goes_on(faces: Path, monkeypat
     store = str(faces.parent / "store")
     listing = discovery._Listing.of(source(faces), store, print)
     assert discovery._examine_rest([listing], store, 1.0) == []
-    assert len(read_manifest(store, "faces", print)) >= discovery.BATCH
+    # The first is written at once; after that, not more than a tenth of the time is spent on writing.
+    assert read_manifest(store, "faces", print)
