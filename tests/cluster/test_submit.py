@@ -85,5 +85,5 @@ def test_a_wrong_job_fails_with_its_message(dashboard):
     assert failed.returncode == 1, said
     assert "Traceback" not in said
     assert "training.learning_rat: unknown; did you mean learning_rate?" in said
-    assert "zero.stage: Input should be 0, 1, 2 or 3 (it is 9)" in said
+    assert "zero.stage: must be 0, 1, 2 or 3 (it is 9)" in said
     assert "exit code 2" in said
