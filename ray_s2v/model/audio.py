@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.normalization import AdaLayerNorm
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from torch import Tensor, nn
+
+from ray_s2v.model.fused.units import Unit, run_injection
 
 NUM_AUDIO_TOKENS = 4  # of a latent frame, before the learned padding token
 
@@ -81,8 +86,17 @@ class CausalAudioEncoder(nn.Module):
         return global_vector[:, motion_frames[1] :], local[:, motion_frames[1] :]
 
 
+class _Injection(WanAttnProcessor):
+    """Runs an injector's attention by its unit: called as its module, which is where ZeRO-3 gathers the weights."""
+
+    def __call__(self, attn: WanAttention, hidden: Tensor, sound: Tensor, *_: None, unit: Unit, **given: Any) -> Tensor:
+        return run_injection(unit, hidden, sound=sound, **given)
+
+
 class AudioInjector(nn.Module):
     """Cross-attention from each latent frame's video tokens to that frame's five audio tokens (wan_s2v 4.4)."""
+
+    units: Sequence[Unit] = ()  # the fast form, once `fuse` has made it
 
     def __init__(self, dim: int, num_heads: int, num_injectors: int, eps: float) -> None:
         super().__init__()
@@ -95,11 +109,22 @@ class AudioInjector(nn.Module):
             AdaLayerNorm(embedding_dim=dim, output_dim=2 * dim, chunk_dim=1) for _ in range(num_injectors)
         )
 
+    def run_by(self, units: Sequence[Unit]) -> None:
+        """Injections run by these units from now on, in the injectors' order."""
+        self.units = units
+        injectors: Any = self.injector
+        for injector in injectors:
+            injector.set_processor(_Injection())
+
     def forward(self, index: int, hidden: Tensor, global_vector: Tensor, local: Tensor, num_noisy: int) -> Tensor:
         """Hidden states with injector `index`'s residual added to the first `num_noisy` tokens; a new tensor.
 
         hidden: [batch, tokens, dim] float32. global_vector: [batch, frames, 1, dim], local: [batch, frames, 5, dim] in the compute dtype.
         """
+        if self.units:
+            adain: Any = self.injector_adain_layers[index]
+            shift, scale = adain.linear(adain.silu(global_vector.flatten(0, 2)))[:, None].float().chunk(2, dim=2)
+            return self.injector[index](hidden, local, unit=self.units[index], scale=1 + scale, shift=shift, num_noisy=num_noisy)
         batch, frames = local.shape[:2]
         noisy = hidden[:, :num_noisy].unflatten(1, (frames, -1)).flatten(0, 1)
         normed = self.injector_adain_layers[index](noisy, temb=global_vector.flatten(0, 2)).to(local.dtype)

@@ -52,10 +52,7 @@ def rotary_angles(positions: NDArray[np.int64], head_dim: int) -> Tensor:
 def rotary_table(
     latent_frames: int, latent_height: int, latent_width: int, has_motion: bool, head_dim: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [1, tokens, 1, head_dim] in float32, one table for all samples and heads, each value repeated for its pair.
-
-    The shape is what diffusers' WanAttnProcessor takes. Built in float64, as the official table.
-    """
+    """Cosines and sines [tokens, head_dim / 2] in float32, one table for all samples and heads. Built in float64, as the official one."""
     segments = segment_positions(latent_frames, latent_height, latent_width)
-    angles = rotary_angles(np.concatenate(segments if has_motion else segments[:2]), head_dim).repeat_interleave(2, dim=1)
-    return tuple(f(angles).float().to(device)[None, :, None, :] for f in (torch.cos, torch.sin))  # type: ignore[return-value]
+    angles = rotary_angles(np.concatenate(segments if has_motion else segments[:2]), head_dim)
+    return tuple(f(angles).float().to(device) for f in (torch.cos, torch.sin))  # type: ignore[return-value]

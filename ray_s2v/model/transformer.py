@@ -195,7 +195,7 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         hidden = tokens
         for index in range(len(self.blocks)):
             arguments = (index, hidden, context, modulation, rotary, num_noisy, audio_global.to(dtype), audio_local.to(dtype))
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+            if self.gradient_checkpointing and torch.is_grad_enabled() and not self.blocks[index].unit:
                 hidden = self._gradient_checkpointing_func(self._layer, *arguments)
             else:
                 hidden = self._layer(*arguments)

@@ -1,0 +1,56 @@
+"""Attention with its log-sum-exp kept, and its pullback, by the kernels that torch has."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kernel = Literal["cudnn", "flash", "efficient", "cpu"]
+aten = torch.ops.aten
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """softmax(q k / sqrt(head_dim)) v, [batch, tokens, heads, head_dim] like the query, and the log-sum-exp of its rows.
+
+    key, value: [batch, other tokens, heads, head_dim].
+    """
+    q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    match kernel:
+        case "cudnn":
+            out, lse = aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)[:2]
+        case "flash":
+            out, lse = aten._scaled_dot_product_flash_attention(q, k, v)[:2]
+        case "efficient":
+            out, lse = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[:2]
+        case "cpu":
+            out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    return out.transpose(1, 2), lse
+
+
+def attention_pullback(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, kernel: Kernel
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value from that of `attention`'s output."""
+    g, q, k, v, o = (tensor.transpose(1, 2) for tensor in (grad, query, key, value, out))
+    lengths = (q.shape[2], k.shape[2])
+    # State of a dropout that there is none of.
+    seed = torch.zeros((), dtype=torch.int64, device=q.device) if kernel != "cpu" else None
+    match kernel:
+        case "cudnn":
+            grads = aten._scaled_dot_product_cudnn_attention_backward(
+                g, q, k, v, o, lse, seed, seed, None, None, None, *lengths, 0.0, False
+            )
+        case "flash":
+            state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+            grads = aten._scaled_dot_product_flash_attention_backward(
+                g, q, k, v, o, lse, None, None, *lengths, 0.0, False, state, torch.empty(0, device=q.device)
+            )
+        case "efficient":
+            grads = aten._scaled_dot_product_efficient_attention_backward(
+                g, q, k, v, None, o, lse, seed, seed, 0.0, [True, True, True, False]
+            )[:3]
+        case "cpu":
+            grads = aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, o, lse, 0.0, False)
+    return tuple(tensor.transpose(1, 2) for tensor in grads)
