@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ray_s2v.config.section import Amount, Count, Positive, Section, Share, Text, Whole, refuse
+from ray_s2v.config.section import Amount, AutoOrBool, Count, Positive, Section, Share, Text, Whole, refuse
 from ray_s2v.config.source import Source
 
 
@@ -98,8 +98,26 @@ class Encoders(Section):
 
 class Model(Section):
     path: Text  # as an encoder's; official, repackaged or diffusers layout
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    checkpointing: Literal["full", "none"] = "full"
+    base_precision: Literal["bf16", "fp32", "fp8", "int8"] = "bf16"  # of the frozen weights; products are bf16, or fp32, or fp8
+    attention: Literal["auto", "cudnn", "flash", "sdpa"] = "auto"
+    checkpointing: Literal["auto", "selective", "full", "none"] = "auto"
+    compile: AutoOrBool = "auto"  # on GPUs
+    feed_forward_chunks: Count = 1  # pieces of the tokens that the feed-forward takes one after the other
+
+    @field_validator("base_precision", mode="before")
+    @classmethod
+    def _eight_bits_at_least(cls, value: Any) -> Any:
+        if value in ("nf4", "int4", "fp4"):
+            raise ValueError(f"must be bf16, fp32, fp8 or int8: {value} rounds this model's weights too coarsely")
+        return value
+
+
+class Offload(Section):
+    """What lies in the host's memory instead of the GPU's, and streams in one group of blocks ahead of its use."""
+
+    blocks: AutoOrBool = "auto"  # frozen weights of the blocks; auto: where they do not fit
+    blocks_per_group: Count = 1
+    activations: AutoOrBool = "auto"  # what the backward pass needs of the forward pass; auto: as much as does not fit
 
 
 class Lora(Section):
@@ -130,6 +148,14 @@ class Dropout(Section):
 
 class Zero(Section):
     stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "cpu"] = "none"  # where stage 3 keeps its shards
+    hpz: Count = 1  # GPUs of a machine that hold a second set of shards among them, for slow links between machines
+
+    @model_validator(mode="after")
+    def _of_stage_3(self) -> Zero:
+        given = [name for name, is_given in (("offload", self.offload != "none"), ("hpz", self.hpz > 1)) if is_given]
+        refuse(f"{name} is about stage 3, but stage is {self.stage}" for name in given if self.stage != 3)
+        return self
 
 
 class Training(Section):
@@ -179,12 +205,43 @@ class Job(Section):
     data: Data
     encoders: Encoders
     model: Model
+    offload: Offload = Offload()
     lora: Lora = Lora()
     flow: Flow = Flow()
     dropout: Dropout = Dropout()
     training: Training
     zero: Zero = Zero()
     checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _forms_agree(self) -> Job:
+        refuse(self._wrong_forms())
+        return self
+
+    def _wrong_forms(self) -> Iterator[str]:
+        model, offload = self.model, self.offload
+        if self.training.worker_gpus == 0:
+            if model.attention not in ("auto", "sdpa"):
+                yield f"model.attention {model.attention} runs on GPUs, but training.worker_gpus is 0: give auto"
+            if model.base_precision == "fp8":
+                yield "model.base_precision fp8 runs on GPUs, but training.worker_gpus is 0: give bf16, fp32 or int8"
+        if self.zero.stage == 3:
+            if offload.blocks is True:
+                yield "offload.blocks and zero.stage 3 both place the frozen weights: give offload.blocks false or zero.stage 2"
+            if model.base_precision in ("fp8", "int8"):
+                yield f"zero.stage 3 shards bf16 and fp32 weights, not {model.base_precision}: give zero.stage 2"
+            if self.training.workers % self.zero.hpz:
+                yield f"zero.hpz {self.zero.hpz} must divide training.workers {self.training.workers}"
+        # Only the fast form knows these, and it knows neither LoRA's dropout nor activations that are all kept.
+        by_modules = "lora.dropout" if self.lora.dropout else "model.checkpointing none" if model.checkpointing == "none" else ""
+        needs_fast_form = {
+            f"model.base_precision {model.base_precision}": model.base_precision in ("fp8", "int8"),
+            "offload.blocks": offload.blocks is True,
+            "offload.activations": offload.activations is True,
+        }
+        for setting, is_needed in needs_fast_form.items():
+            if by_modules and is_needed:
+                yield f"{setting} does not go with {by_modules}, which only the plain form of the network computes"
 
 
 def _no_gpu_of_this_kind(accelerator_type: str | None, key: str, gpus: float) -> Iterator[str]:

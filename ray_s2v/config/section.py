@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -13,6 +13,7 @@ Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+AutoOrBool = Literal["auto", True, False]
 
 
 class Section(BaseModel):
@@ -23,7 +24,10 @@ class Section(BaseModel):
     def _truth_only_where_asked(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
         annotation = cls.model_fields[info.field_name].annotation
-        if bool in (annotation, *get_args(annotation)):
+        if annotation == AutoOrBool:
+            if value != "auto" and not isinstance(value, bool):
+                raise ValueError("must be auto, true or false")
+        elif bool in (annotation, *get_args(annotation)):
             if not isinstance(value, bool | None):
                 raise ValueError("must be true or false")
         elif any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):  # pydantic would take yes for 1

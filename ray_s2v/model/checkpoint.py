@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,10 +102,10 @@ def check_names(expected: dict[str, torch.Size], found: dict[str, torch.Size], f
         raise ConfigError(f"{folder} does not hold this network's weights: " + "; ".join(listed))
 
 
-def _tensors(files: list[Path], device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Our name and the tensor, one after the other, so that only one travels at a time."""
+def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Our name and the tensor, one after the other. The tensor is a view of the file, which all processes of a machine share."""
     for file in files:
-        with safe_open(file, "pt", device=str(device)) as shard:
+        with safe_open(file, "pt") as shard:
             for name in shard.keys():  # noqa: SIM118 safe_open is no dict
                 yield diffusers_name(name), shard.get_tensor(name)
 
@@ -127,7 +127,7 @@ def stored_shapes(files: list[Path]) -> dict[str, torch.Size]:
     return shapes
 
 
-def _empty_model(model_class: type[Model], folder: Path) -> Model:
+def empty_model(model_class: type[Model], folder: Path) -> Model:
     """The network of a folder's configuration without memory behind it. Keys of the file that are no setting are ignored."""
     settings = inspect.signature(model_class.__init__).parameters
     with torch.device("meta"):
@@ -137,23 +137,24 @@ def _empty_model(model_class: type[Model], folder: Path) -> Model:
 def check_checkpoint(model_class: type[Model], place: str) -> Model:
     """The network without memory behind it; ConfigError unless the checkpoint holds exactly its tensors. Reads headers only."""
     folder = checkpoint_folder(place)
-    model = _empty_model(model_class, folder)
+    model = empty_model(model_class, folder)
     check_names({name: p.shape for name, p in model.state_dict().items()}, stored_shapes(weight_files(folder)), folder)
     return model
 
 
-def load_model(model_class: type[Model], place: str, dtype: torch.dtype | None, device: torch.device) -> Model:
-    """The network on `device`, each tensor read straight to its place; in eval mode.
+def load_model(model_class: type[Model], place: str, dtype: torch.dtype | None, device_of: Callable[[str], torch.device]) -> Model:
+    """The network, each tensor read straight to the device that `device_of` says for its name; in eval mode.
 
-    dtype: of all weights but those that stay in float32; None keeps what is stored.
+    dtype: of all weights but those that stay in float32; None keeps what is stored. What stays on the CPU and as it is stored takes
+    no memory: it remains in the file until it is used.
     """
     folder = checkpoint_folder(place)
     files = weight_files(folder)
-    model = _empty_model(model_class, folder)
+    model = empty_model(model_class, folder)
     check_names({name: p.shape for name, p in model.state_dict().items()}, stored_shapes(files), folder)
     exact = set(model_class._keep_in_fp32_modules)
     state = {}
-    for name, tensor in _tensors(files, device):
-        state[name] = tensor.to(torch.float32 if exact & set(name.split(".")) else dtype or tensor.dtype)
+    for name, tensor in _tensors(files):
+        state[name] = tensor.to(device_of(name), torch.float32 if exact & set(name.split(".")) else dtype or tensor.dtype)
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -44,11 +44,18 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: list[str], lay
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_pattern(targets, layers))
 
 
-def with_lora(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
-    """The model wrapped by PEFT: everything frozen but the adapter, which is float32 and the same on every worker."""
+def with_lora(model: nn.Module, config: LoraConfig, seed: int, device: torch.device | None = None) -> PeftModel:
+    """The model wrapped by PEFT: everything frozen but the adapter, which is float32 and the same on every worker.
+
+    device: of the adapter; where each layer is when None.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad and device is not None:
+            parameter.data = parameter.data.to(device)
+    return wrapped
 
 
 def adapter_name(parameter: str) -> str:

@@ -35,6 +35,12 @@ def segment_positions(latent_frames: int, latent_height: int, latent_width: int)
     return [video, reference, *motion]
 
 
+def num_tokens(latent_frames: int, latent_height: int, latent_width: int, has_motion: bool) -> int:
+    """Tokens that the blocks see of a clip."""
+    segments = segment_positions(latent_frames, latent_height, latent_width)
+    return sum(len(segment) for segment in (segments if has_motion else segments[:2]))
+
+
 def rotary_angles(positions: NDArray[np.int64], head_dim: int) -> Tensor:
     """Angles [tokens, head_dim / 2] in float64; pair j of a head is its channels 2j and 2j + 1.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -142,14 +143,20 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     @classmethod
     def from_pretrained(
-        cls, place: str | Path, *, subfolder: str | None = None, torch_dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+        cls,
+        place: str | Path,
+        *,
+        subfolder: str | None = None,
+        torch_dtype: torch.dtype | None = None,
+        device: str | torch.device | Callable[[str], torch.device] = "cpu",
     ) -> WanS2VTransformer3DModel:
         """The network with a checkpoint's weights; every tensor there and none over, or a ConfigError that names them.
 
         place: a folder or a hub id, in the official, the repackaged or the diffusers layout. torch_dtype: of the weights whose
-        precision does not matter (the others are float32); as stored when None.
+        precision does not matter (the others are float32); as stored when None. device: of all tensors, or of each by its name.
         """
-        return load_model(cls, f"{place}/{subfolder}" if subfolder else str(place), torch_dtype, torch.device(device))
+        device_of = device if callable(device) else lambda _: torch.device(device)
+        return load_model(cls, f"{place}/{subfolder}" if subfolder else str(place), torch_dtype, device_of)
 
     def load_lora_adapter(self, source: str | Path | dict[str, Tensor], prefix: str | None = "transformer", **kwargs: Any) -> None:
         """diffusers' loader, which here also takes a folder written by PEFT, as our runs leave them, or its file."""
@@ -193,6 +200,8 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         rotary = rotary_table(frames, height, width, motion is not None, self.config.attention_head_dim, latents.device)
 
         hidden = tokens
+        if self.blocks[0].unit and torch.is_grad_enabled():
+            hidden.requires_grad_()  # or ZeRO-3 would let go of the first block's weights before its backward pass
         for index in range(len(self.blocks)):
             arguments = (index, hidden, context, modulation, rotary, num_noisy, audio_global.to(dtype), audio_local.to(dtype))
             if self.gradient_checkpointing and torch.is_grad_enabled() and not self.blocks[index].unit:

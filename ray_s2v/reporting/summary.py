@@ -55,7 +55,7 @@ def run_summary(job: Job, plan: Plan, features: Features, num_steps: int, first_
     training, left_out = job.training, plan.left_over
     lines = [
         f"{num_steps} steps of {plan.slots} clips ({training.workers} workers x {training.accumulation} turns x {training.batch_size}); "
-        f"ZeRO-{job.zero.stage}, {job.model.dtype}",
+        f"ZeRO-{job.zero.stage}, {job.model.base_precision}",
         f"an epoch is {plan.steps_per_epoch} steps" + (f" and leaves out {left_out} clips, others each time" if left_out else ""),
     ]
     if not features.store:

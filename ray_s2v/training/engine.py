@@ -19,7 +19,7 @@ from ray_s2v.training.zero_state import gather_state, gathered, restore_moments
 
 # ZeRO-3 leaves smaller tensors whole on every worker, where gathering them would cost more than they take.
 PERSISTENT_BELOW = 100_000
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+FETCHED_AHEAD = 500_000_000  # elements: a whole block and its injector, which are gathered as one
 
 
 def deepspeed_config(job: Job, num_trainable: int) -> dict[str, Any]:
@@ -38,6 +38,9 @@ def deepspeed_config(job: Job, num_trainable: int) -> dict[str, Any]:
             # Releasing by reuse distance is quadratic in the modules until a billion elements have passed: 13 to 24 s in step 2.
             "stage3_max_reuse_distance": 0,
             "stage3_param_persistence_threshold": PERSISTENT_BELOW,
+            "stage3_prefetch_bucket_size": FETCHED_AHEAD,
+            "zero_hpz_partition_size": job.zero.hpz,
+            **({"offload_param": {"device": "cpu", "pin_memory": True}} if job.zero.offload == "cpu" else {}),
         },
         "steps_per_print": 2**31,
     }
@@ -65,6 +68,9 @@ class Engine:
             weight_decay=job.training.weight_decay,
             fused=device.type == "cuda",
         )
+        if self.stage == 3:
+            # The fast form reads a block's weights all at once, where modules would be gathered one after the other.
+            _gathered_whole(model)
         self.deepspeed = _initialized(model, optimizer, deepspeed_config(job, sum(p.numel() for p in self.adapter.values())), device)
         if resumed:
             restore_moments(self.deepspeed, self.adapter, resumed.moments, self.stage, steps_done)
@@ -101,6 +107,14 @@ class Engine:
     def state(self) -> State:
         """What a checkpoint holds, on every worker; a collective."""
         return State(self.adapter_tensors(), gather_state(self.deepspeed, self.adapter, self.stage))
+
+
+def _gathered_whole(model: PeftModel) -> None:
+    from deepspeed.utils import set_z3_leaf_modules
+
+    network: Any = model.base_model.model
+    if network.blocks[0].unit:
+        set_z3_leaf_modules(model, [type(network.blocks[0]), type(network.audio_injector.injector[0])])
 
 
 def _initialized(model: PeftModel, optimizer: torch.optim.Optimizer, config: dict[str, Any], device: torch.device) -> Any:

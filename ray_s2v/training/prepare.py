@@ -22,12 +22,13 @@ from ray_s2v.encoders.identity import identity
 from ray_s2v.job_file import load_job
 from ray_s2v.location import check_place, find_place
 from ray_s2v.model.checkpoint import check_checkpoint
-from ray_s2v.model.lora import check_targets
+from ray_s2v.model.lora import check_targets, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError
 from ray_s2v.storage import absolute
 from ray_s2v.training.cluster import check_training, join_cluster
 from ray_s2v.training.interrupt import until_done
+from ray_s2v.training.network import job_lora, why_plain
 from ray_s2v.training.progress import complete_checkpoints, load_progress
 
 TICK_S = 0.1
@@ -178,6 +179,7 @@ def _checked_network(job: Job) -> str:
         with torch.device("meta"):
             network = WanS2VTransformer3DModel()
     check_targets(network, job.lora.targets, job.lora.layers)
+    why_plain(job, with_lora(network, job_lora(job), job.run.seed))
     return place
 
 

@@ -15,16 +15,14 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from ray_s2v.config.job import Model
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
-from ray_s2v.model.lora import lora_config, with_lora
-from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import Batch, ConfigError, RunStopped
+from ray_s2v.schema import Batch, ConfigError, RunStopped, UserError
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
-from ray_s2v.training.engine import DTYPES, Engine
+from ray_s2v.training.engine import Engine
 from ray_s2v.training.loop import StepRecord, train
+from ray_s2v.training.network import Checkpoint, job_lora, most_tokens, network_for_training
 from ray_s2v.training.prefetch import prefetched
 from ray_s2v.training.progress import Assignment, Progress, load_progress
 
@@ -43,13 +41,20 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     checkpoint = chosen[0]
     first_step = load_progress(checkpoint).step if checkpoint else 0
 
-    settings = job.lora
-    config_of_lora = lora_config(settings.rank, settings.alpha or settings.rank, settings.dropout, settings.targets, settings.layers)
-    model = with_lora(load_network(job.model, device), config_of_lora, job.run.seed).train()
+    is_first = dist.get_rank() == 0
+
+    def note(text: str) -> None:
+        if is_first:
+            send({"note": text})
+
+    config_of_lora = job_lora(job)
+    try:
+        model = network_for_training(job, Checkpoint(job.model.path), device, most_tokens(assignment.plan, job), note)
+    except UserError as error:
+        return str(error)
     engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     steps = range(first_step, assignment.num_steps)
-    is_first = dist.get_rank() == 0
     steps_file = Path(job.run.folder) / "steps.jsonl"
     if is_first and steps_file.exists():  # a kill may have left half a line
         whole = steps_file.read_bytes().rpartition(b"\n")
@@ -84,14 +89,6 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     except RunStopped as error:  # on every worker alike
         return str(error)
     return None
-
-
-def load_network(settings: Model, device: torch.device) -> WanS2VTransformer3DModel:
-    """The frozen network as the job wants it."""
-    network = WanS2VTransformer3DModel.from_pretrained(settings.path, torch_dtype=DTYPES[settings.dtype], device=device)
-    if settings.checkpointing == "full":
-        network.enable_gradient_checkpointing()
-    return network
 
 
 def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:

@@ -66,7 +66,7 @@ def kernels():
 def build(precision, frames):
     s.FRAMES=frames
     net=s.random_network()
-    for l in narrow_layers(net): narrow(l, precision)
+    for l in narrow_layers(net): narrow(l, precision, torch.device('cuda'), torch.device('cuda'))
     model=with_lora(net, lora_config(16,16,0.0,["to_q","to_k","to_v","to_out.0"],"all"), seed=0).train()
     for n,p in model.named_parameters():
         if "lora_B" in n: torch.nn.init.normal_(p,std=0.01)

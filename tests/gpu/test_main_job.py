@@ -25,7 +25,7 @@ def run(module: str, *overrides: str) -> None:
 
 def test_trains_streaming_and_from_a_store_that_it_filled(places, tmp_path):  # noqa: F811
     settings = [
-        *places, "model.dtype=bf16", "training.workers=1", "training.worker_gpus=0.5", "encoders.vae.gpus=0.1",
+        *places, "model.base_precision=bf16", "training.workers=1", "training.worker_gpus=0.5", "encoders.vae.gpus=0.1",
         "encoders.speech.gpus=0.1", "encoders.text.gpus=0.1", "checkpoint.every=2", "training.steps=6", f"data.store={tmp_path / 'store'}",
     ]  # fmt: skip
     for stage in (2, 3):

@@ -45,7 +45,7 @@ def tiny_job(stage: int, workers: int) -> Job:
             "run": {"folder": "-"},
             "data": {"sources": [nowhere]},
             "encoders": {"vae": nowhere, "speech": nowhere, "text": {"path": "-", "tokenizer": "-"}},
-            "model": {"path": "-", "dtype": "fp32"},
+            "model": {"path": "-", "base_precision": "fp32"},
             "training": {
                 "steps": STEPS, "global_batch": SLOTS, "workers": workers, "learning_rate": 0.01, "warmup_steps": 2, "clip_grad_norm": 0.05,
             },
@@ -107,6 +107,8 @@ def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
 
 
 def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
+    from ray_s2v.model.fused.functions import AS_WRITTEN
+    from ray_s2v.model.fused.fuse import FastForm, fuse
     from ray_s2v.training import engine as engine_module
     from ray_s2v.training.checkpoint import load_state, save_checkpoint
     from ray_s2v.training.engine import Engine
@@ -116,6 +118,8 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
     engine_module.PERSISTENT_BELOW = 0  # or ZeRO-3 would leave every tensor of this network whole
     job = tiny_job(case.stage, workers)
     model = adapted_network(case.lora_dropout, checkpointing=True)
+    if not case.lora_dropout:  # which the plain form alone knows
+        fuse(model.base_model.model, FastForm(AS_WRITTEN, "cpu"), torch.device("cpu"))
     state = load_state(case.start) if case.start else None
     engine = Engine(model, job, torch.device("cpu"), state, case.first_step)
     if case.poison == "gradient" and worker == workers - 1:

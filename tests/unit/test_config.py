@@ -21,7 +21,7 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert (job.training.learning_rate, job.training.warmup_steps, job.training.clip_grad_norm) == (1e-4, 100, 1.0)
     assert (job.training.batch_size, job.training.worker_gpus, job.training.accelerator_type) == (1, 1, None)
     assert (job.lora.rank, job.lora.alpha, job.lora.dropout, job.lora.targets) == (16, None, 0, ["to_q", "to_k", "to_v", "to_out.0"])
-    assert (job.lora.layers, job.model.dtype, job.model.checkpointing, job.zero.stage) == ("all", "bf16", "full", 2)
+    assert (job.lora.layers, job.model.base_precision, job.model.checkpointing, job.zero.stage) == ("all", "bf16", "auto", 2)
     assert (job.checkpoint.every, job.checkpoint.keep, job.checkpoint.resume) == (100, 3, "latest")
     assert job.training.accumulation == 4
 

@@ -14,7 +14,8 @@ ROOMS = [
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},
-    {"command", "train", "check", "encode", "extract_audio"},
+    {"benchmark"},
+    {"command", "train", "check", "encode", "extract_audio", "bench"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {
@@ -27,6 +28,7 @@ BESIDE = {
     ("check", "command"),
     ("encode", "command"),
     ("extract_audio", "command"),
+    ("bench", "command"),
 }
 WITH_RAY = {
     "data/discover.py",

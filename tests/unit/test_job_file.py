@@ -37,7 +37,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
             "data.sources.1.resolution": "big",
             "data.max_rejected": 2,
             "encoders.text.tokenizer": ...,
-            "model.dtype": "fp8",
+            "model.base_precision": "nf4",
             "lora.layers": "some",
             "training.steps": 0,
             "zero": {"stage": 4},
@@ -52,7 +52,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "data.sources.1",
         "data.max_rejected",
         "encoders.text.tokenizer",
-        "model.dtype",
+        "model.base_precision",
         "lora.layers",
         "training.steps",
         "zero.stage",
@@ -127,7 +127,7 @@ def test_section_that_is_none_is_told_where_it_stands(tmp_path: Path, section: s
 def test_unknown_key_that_is_like_none_is_answered_with_those_there_are(tmp_path: Path) -> None:
     assert mistakes(tmp_path, changed({"zero.qqq": 1, "flow.qqq": 1})) == [
         "flow.qqq: unknown; known here: shift",
-        "zero.qqq: unknown; known here: stage",
+        "zero.qqq: unknown; known here: stage, offload, hpz",
     ]
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ray_s2v.schema import ConfigError
+
 Kernel = Literal["cudnn", "flash", "efficient", "cpu"]
+GPU_KERNELS: tuple[Kernel, ...] = ("cudnn", "flash", "efficient")
+TRIAL_TOKENS = 4096
 aten = torch.ops.aten
 
 
@@ -54,3 +59,31 @@ def attention_pullback(
         case "cpu":
             grads = aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, o, lse, 0.0, False)
     return tuple(tensor.transpose(1, 2) for tensor in grads)
+
+
+def fastest(device: torch.device, dtype: torch.dtype, head_dim: int, candidates: Sequence[Kernel] = GPU_KERNELS) -> Kernel:
+    """The kernel that takes least time forward and back on this device, of those that run there at all."""
+    if device.type == "cpu":
+        return "cpu"
+    shape = (1, TRIAL_TOKENS, 8, head_dim)
+    q, k, v, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(4))
+    times: dict[Kernel, float] = {}
+    refusals = []
+    for kernel in candidates:
+        try:
+            times[kernel] = min(_trial_ms(q, k, v, grad, kernel) for _ in range(3))
+        except RuntimeError as error:  # how torch says that a kernel is not for this card
+            refusals.append(f"{kernel}: {str(error).splitlines()[0]}")
+    if not times:
+        raise ConfigError(f"model.attention: no kernel runs on {torch.cuda.get_device_name(device)}: {'; '.join(refusals)}")
+    return min(times, key=lambda kernel: times[kernel])
+
+
+def _trial_ms(q: Tensor, k: Tensor, v: Tensor, grad: Tensor, kernel: Kernel) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    out, lse = attention(q, k, v, kernel)
+    attention_pullback(grad, q, k, v, out, lse, kernel)
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)

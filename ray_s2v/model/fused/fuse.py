@@ -43,8 +43,9 @@ def obstacles(network: nn.Module) -> list[str]:
             found.append("a variant of LoRA")
         if name.split(".")[0] not in ("blocks", "audio_injector") or "adain" in name:
             found.append(f"LoRA on {name}")
-    inside = {id(p) for module in network.modules() if isinstance(module, LoraLayer) for p in module.parameters()}
-    found += [f"{name} is trained" for name, p in network.named_parameters() if p.requires_grad and id(p) not in inside]
+    layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
+    factors = {id(part.weight) for layer in layers for parts in (layer.lora_A, layer.lora_B) for part in parts.values()}
+    found += [f"{name} is trained" for name, p in network.named_parameters() if p.requires_grad and id(p) not in factors]
     return sorted(set(found))
 
 

@@ -64,9 +64,14 @@ class _Injection(torch.autograd.Function):
 
 def run_block(unit: Unit, hidden: Tensor, shared: Shared, num_noisy: int) -> Tensor:
     """Hidden states after a block; gradients go to `hidden` and the unit's adapters."""
-    return _Block.apply(unit, hidden, shared, unit.constants._replace(num_noisy=num_noisy), *unit.adapters)
+    return _Block.apply(unit, hidden, shared, unit.constants._replace(num_noisy=num_noisy), *_followed(unit))
 
 
 def run_injection(unit: Unit, hidden: Tensor, scale: Tensor, shift: Tensor, sound: Tensor, num_noisy: int) -> Tensor:
     """Hidden states after an injection; gradients go to `hidden` and the unit's adapters."""
-    return _Injection.apply(unit, hidden, scale, shift, sound, unit.constants._replace(num_noisy=num_noisy), *unit.adapters)
+    return _Injection.apply(unit, hidden, scale, shift, sound, unit.constants._replace(num_noisy=num_noisy), *_followed(unit))
+
+
+def _followed(unit: Unit) -> list[nn.Parameter]:
+    """The adapters if a backward pass can come; a node itself sees only whether its inputs want gradients, not that they are off."""
+    return unit.adapters if torch.is_grad_enabled() else []

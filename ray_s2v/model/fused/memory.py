@@ -1,0 +1,116 @@
+"""What a training step takes of a GPU's memory, and what must lie elsewhere for it to fit. Computed, before anything is loaded.
+
+The working set is fitted to measurements (tests/gpu/results): live at once in a block's pullback are about 28 bytes of each token and
+channel of the residual stream, and 6 of the feed-forward's hidden channels; float8 takes a tenth more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ray_s2v.model.fused.precision import BasePrecision, narrow_layers
+from ray_s2v.schema import ConfigError
+
+GIB = 2**30
+BYTES = {"bf16": 2.0, "fp32": 4.0, "fp8": 1.0, "int8": 1.0 + 4 / 128}  # of a weight, with its scales
+WORKING = {"bf16": 1.0, "fp32": 1.6, "fp8": 1.1, "int8": 1.0}
+ADAPTER_BYTES = 32  # of a trained parameter: itself, gradient, Adam's moments, and DeepSpeed's copy and buckets
+USABLE = 0.95  # of a GPU; the rest is lost between the allocator's blocks
+RESERVE = 1.0  # GiB, for the driver, kernels' workspaces and what the allocator cannot use
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of each part."""
+
+    outside: float  # all weights but those that can stream, and the adapter with its optimizer
+    blocks: float  # weights that can stream
+    group: float  # of them, the largest that streams at once
+    inputs: tuple[float, ...]  # what each block and injector is given, which it keeps for the backward pass; in their order
+    attention: tuple[float, ...]  # what each block may keep besides; 0 for injectors
+    working: float
+
+    @classmethod
+    def of(cls, network: Any, precision: BasePrecision, tokens: int, blocks_per_group: int, feed_forward_chunks: int) -> Need:
+        """network: a WanS2VTransformer3DModel with LoRA; it may be without memory. tokens: of the largest batch of one worker."""
+        up = network.blocks[0].ffn.net[0].proj
+        wide = BYTES["fp32" if precision == "fp32" else "bf16"]
+        trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in network.parameters()) - trainable
+        narrow = sum(layer.weight.numel() for layer in narrow_layers(network))
+        largest = -(-narrow // len(network.blocks)) * (1 + len(network.audio_injector.injector) / len(network.blocks))
+        given = 4.0 * tokens * up.in_features
+        attention = wide * tokens * up.in_features + 4 * tokens * network.config.num_attention_heads
+        of_units = [a for i in range(len(network.blocks)) for a in [attention] + [0.0] * (i in network.injector_of_block)]
+        return cls(
+            outside=(total - narrow) * wide + trainable * ADAPTER_BYTES,
+            blocks=narrow * BYTES[precision],
+            group=blocks_per_group * largest * BYTES[precision],
+            inputs=(given,) * len(of_units),
+            attention=tuple(of_units),
+            working=tokens * (28 * up.in_features + 6 * up.out_features / feed_forward_chunks) * WORKING[precision],
+        )
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where things lie, and what that takes."""
+
+    stream: bool
+    units_on_host: int
+    blocks_without_attention: int
+    gpu_gib: float
+    host_gib: float
+
+    def __str__(self) -> str:
+        parts = [f"about {self.gpu_gib:.1f} GiB of the GPU"]
+        if self.host_gib:
+            parts.append(f"{self.host_gib:.1f} GiB of host memory")
+        if self.stream:
+            parts.append("blocks stream from it")
+        if self.units_on_host:
+            parts.append(f"{self.units_on_host} blocks and injectors keep their activations there")
+        if self.blocks_without_attention:
+            parts.append(f"{self.blocks_without_attention} blocks compute attention again")
+        return ", ".join(parts)
+
+
+def arranged(
+    need: Need,
+    gpu_gib: float,
+    checkpointing: Literal["auto", "selective", "full"],
+    stream: Literal["auto", True, False],
+    activations: Literal["auto", True, False],
+) -> Arrangement:
+    """The arrangement that computes least again and moves least, and fits. Raises ConfigError, with the figures, if none does.
+
+    Host memory comes before computing attention again: the way there and back is shorter than the computation beside it.
+    """
+    units, blocks = len(need.inputs), sum(size > 0 for size in need.attention)
+    again = blocks if checkpointing == "full" else 0
+    # The last unit's would go away only to come back at once.
+    choices = {"auto": [(away, again) for away in range(units)], True: [(units - 1, again)], False: [(0, again)]}[activations]
+    if activations is False and checkpointing == "auto":
+        choices = [(0, count) for count in range(blocks + 1)]
+    usable = gpu_gib * USABLE
+    tried = [_taking(need, streams, *choice) for streams in ((False, True) if stream == "auto" else (stream,)) for choice in choices]
+    for arrangement in tried:
+        if arrangement.gpu_gib <= usable:
+            return arrangement
+    raise ConfigError(
+        f"a step of the largest bucket takes at least {min(a.gpu_gib for a in tried):.1f} GiB of GPU memory, and there are "
+        f"{usable:.1f}. Lower the resolution, num_frames or training.batch_size, raise model.feed_forward_chunks, or set "
+        "offload.blocks and offload.activations to auto"
+    )
+
+
+def _taking(need: Need, streams: bool, away: int, again: int) -> Arrangement:
+    """What it takes if the first `away` units keep on the host, and the first `again` blocks do not keep their attention."""
+    with_attention = [index for index, size in enumerate(need.attention) if size][again:]
+    kept = [size + need.attention[index] * (index in with_attention) for index, size in enumerate(need.inputs)]
+    weights = 2 * need.group if streams else need.blocks
+    # Beside what is used, what comes next is on its way.
+    gpu = need.outside + weights + need.working + sum(kept[away:]) + (2 * max(kept) if away else 0)
+    host = sum(kept[:away]) + (need.blocks if streams else 0)
+    return Arrangement(streams, away, again, gpu / GIB + RESERVE, host / GIB)

@@ -1,0 +1,150 @@
+"""The network as a worker trains it: loaded to where the job wants its weights, with LoRA, in its fast form where there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from peft import LoraConfig, PeftModel
+
+from ray_s2v.config.job import Job
+from ray_s2v.data.plan import Plan
+from ray_s2v.model.checkpoint import checkpoint_folder, empty_model
+from ray_s2v.model.fused.attention import GPU_KERNELS, Kernel, fastest
+from ray_s2v.model.fused.functions import AS_WRITTEN, compiled
+from ray_s2v.model.fused.fuse import FastForm, fuse, obstacles
+from ray_s2v.model.fused.memory import GIB, Arrangement, Need, arranged
+from ray_s2v.model.fused.precision import narrow, narrow_layers
+from ray_s2v.model.lora import lora_config, with_lora
+from ray_s2v.model.rope import num_tokens
+from ray_s2v.model.transformer import WanS2VTransformer3DModel
+from ray_s2v.schema import FRAMES_PER_LATENT, ConfigError
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
+KERNELS: dict[str, Kernel] = {"cudnn": "cudnn", "flash": "flash", "sdpa": "efficient"}
+CPU = torch.device("cpu")
+
+
+def job_lora(job: Job) -> LoraConfig:
+    """PEFT's configuration of the job's adapter."""
+    settings = job.lora
+    return lora_config(settings.rank, settings.alpha or settings.rank, settings.dropout, settings.targets, settings.layers)
+
+
+def most_tokens(plan: Plan, job: Job) -> int:
+    """Tokens of the largest batch that a worker will meet."""
+    with_motion = job.training.continuation > 0
+    sizes = [num_tokens(b.num_frames // FRAMES_PER_LATENT, b.height // 8, b.width // 8, with_motion) for b in plan.order.buckets]
+    return job.training.batch_size * max(sizes)
+
+
+def why_plain(job: Job, outline: PeftModel) -> str:
+    """Why the fast form cannot compute what the job wants; empty if it can.
+
+    outline: the network with its adapter; it may be without memory. Raises ConfigError where the job wants what only the fast form has.
+    """
+    reasons = obstacles(outline.base_model.model)
+    if job.model.checkpointing == "none":
+        reasons.append("model.checkpointing none")
+    wanted = {
+        f"model.base_precision {job.model.base_precision}": job.model.base_precision in ("fp8", "int8"),
+        "offload.blocks": job.offload.blocks is True,
+        "offload.activations": job.offload.activations is True,
+    }
+    if reasons and any(wanted.values()):
+        listed = ", ".join(setting for setting, is_wanted in wanted.items() if is_wanted)
+        raise ConfigError(f"{listed}: needs the fast form of the network, which does not know {', '.join(reasons)}")
+    return ", ".join(reasons)
+
+
+class Weights(Protocol):
+    """Where a network comes from."""
+
+    def outline(self) -> WanS2VTransformer3DModel:
+        """The network without memory behind it."""
+
+    def read(self, dtype: torch.dtype, device_of: Callable[[str], torch.device]) -> WanS2VTransformer3DModel:
+        """The network, each tensor where `device_of` says for its name."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights in a folder or at the hub."""
+
+    path: str
+
+    def outline(self) -> WanS2VTransformer3DModel:
+        return empty_model(WanS2VTransformer3DModel, checkpoint_folder(self.path))
+
+    def read(self, dtype: torch.dtype, device_of: Callable[[str], torch.device]) -> WanS2VTransformer3DModel:
+        return WanS2VTransformer3DModel.from_pretrained(self.path, torch_dtype=dtype, device=device_of)
+
+
+def network_for_training(job: Job, weights: Weights, device: torch.device, tokens: int, note: Callable[[str], None]) -> PeftModel:
+    """The network with a fresh adapter, on `device` or beside it as the job's settings and the device's memory say.
+
+    tokens: of the largest batch. Tells `note` how long loading took and what lies where. Raises ConfigError.
+    """
+    started = time.monotonic()
+    outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
+    plain = why_plain(job, outline)
+    arrangement = None if plain else arrangement_for(job, outline, memory_gib(job, device), tokens)
+    # What will be rounded, streamed or sharded stays in the file until it is its turn.
+    by_turns = job.model.base_precision in ("fp8", "int8") or job.zero.stage == 3 or bool(arrangement and arrangement.stream)
+    network = weights.read(
+        DTYPES[job.model.base_precision],
+        lambda name: CPU if by_turns and name.startswith(("blocks.", "audio_injector.injector.")) else device,
+    )
+    home = CPU if arrangement and arrangement.stream else device
+    for layer in narrow_layers(network):
+        narrow(layer, job.model.base_precision, device, home)
+    if home == device and job.zero.stage < 3:
+        network.to(device)
+    model = with_lora(network, job_lora(job), job.run.seed, device).train()
+    if arrangement:
+        fuse(network, _fast_form(job, network, device, arrangement), device)
+    elif job.model.checkpointing != "none":
+        network.enable_gradient_checkpointing()
+    how = f"it takes {arrangement}" if arrangement else f"it runs in its plain, slower form: {plain}"
+    note(f"the network was loaded in {time.monotonic() - started:.0f} s; {how}")
+    return model
+
+
+def memory_gib(job: Job, device: torch.device) -> float | None:
+    """This worker's share of the GPU's memory; None on a CPU."""
+    if device.type == "cpu":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory / GIB * min(job.training.worker_gpus, 1.0)
+
+
+def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens: int) -> Arrangement:
+    """Where things lie on a GPU of so much memory; all in one place on a CPU.
+
+    outline: the network with its adapter; it may be without memory. Raises ConfigError if a step does not fit.
+    """
+    model, offload, zero = job.model, job.offload, job.zero
+    network = outline.base_model.model
+    if gpu_gib is None:
+        return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0.0, 0.0)
+    need = Need.of(network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks)
+    if zero.stage == 3:
+        need = replace(need, blocks=2 * need.group + (need.blocks / job.training.workers if zero.offload == "none" else 0))
+    checkpointing: Any = model.checkpointing
+    return arranged(need, gpu_gib, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
+
+
+def _fast_form(job: Job, network: WanS2VTransformer3DModel, device: torch.device, arrangement: Arrangement) -> FastForm:
+    model, dtype = job.model, DTYPES[job.model.base_precision]
+    candidates = GPU_KERNELS if model.attention == "auto" else (KERNELS[model.attention],)
+    compiles = device.type != "cpu" if model.compile == "auto" else model.compile
+    return FastForm(
+        functions=compiled() if compiles else AS_WRITTEN,
+        kernel=fastest(device, dtype, network.config.attention_head_dim, candidates),
+        feed_forward_chunks=model.feed_forward_chunks,
+        blocks_per_group=job.offload.blocks_per_group if arrangement.stream else None,
+        units_on_host=arrangement.units_on_host,
+        blocks_without_attention=arrangement.blocks_without_attention,
+    )
