@@ -166,6 +166,7 @@ class Training(Section):
     workers: Count = 1
     worker_cpus: Positive = 1.0
     worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
+    gpu_memory_gib: Positive | None = None  # that a worker may take of its GPU; its share of the whole when none is given
     accelerator_type: Text | None = None  # of the workers' GPUs, as Ray names it
     max_failures: Whole = 3  # of workers, before the run gives up
     continuation: Share = 0.5

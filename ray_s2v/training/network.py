@@ -89,6 +89,9 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
     tokens: of the largest batch. Tells `note` how long loading took and what lies where. Raises ConfigError.
     """
     started = time.monotonic()
+    if job.training.gpu_memory_gib and device.type != "cpu":
+        share = job.training.gpu_memory_gib * GIB / torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
     outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
     plain = why_plain(job, outline)
     arrangement = None if plain else arrangement_for(job, outline, memory_gib(job, device), tokens)
@@ -114,10 +117,11 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
 
 
 def memory_gib(job: Job, device: torch.device) -> float | None:
-    """This worker's share of the GPU's memory; None on a CPU."""
+    """What this worker may take of the GPU's memory; None on a CPU."""
     if device.type == "cpu":
         return None
-    return torch.cuda.get_device_properties(device).total_memory / GIB * min(job.training.worker_gpus, 1.0)
+    total = torch.cuda.get_device_properties(device).total_memory / GIB
+    return min(job.training.gpu_memory_gib or total * job.training.worker_gpus, total)
 
 
 def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens: int) -> Arrangement:
