@@ -22,6 +22,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # What goes to host memory and comes back leaves holes of all sizes in the GPU's; torch then joins them.
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     # Processes that may be starting at once: Ray's default, one a core, makes it warn of our few actors on a small machine.
     "RAY_worker_maximum_startup_concurrency": str(max(8, os.cpu_count() or 0)),
 }

@@ -89,7 +89,7 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
     tokens: of the largest batch. Tells `note` how long loading took and what lies where. Raises ConfigError.
     """
     started = time.monotonic()
-    if job.training.gpu_memory_gib and device.type != "cpu":
+    if job.training.gpu_memory_gib and device.type == "cuda":  # taking more is an error
         share = job.training.gpu_memory_gib * GIB / torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
     outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
@@ -108,7 +108,7 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
         network.to(device)
     model = with_lora(network, job_lora(job), job.run.seed, device).train()
     if arrangement:
-        fuse(network, _fast_form(job, network, device, arrangement), device)
+        fuse(network, _fast_form(job, network, device, arrangement, note), device)
     elif job.model.checkpointing != "none":
         network.enable_gradient_checkpointing()
     how = f"it takes {arrangement}" if arrangement else f"it runs in its plain, slower form: {plain}"
@@ -132,7 +132,7 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
     model, offload, zero = job.model, job.offload, job.zero
     network = outline.base_model.model
     if gpu_gib is None:
-        return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0.0, 0.0)
+        return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0, 0.0, 0.0)
     need = Need.of(network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks)
     if zero.stage == 3:
         need = replace(need, blocks=2 * need.group + (need.blocks / job.training.workers if zero.offload == "none" else 0))
@@ -140,15 +140,18 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
     return arranged(need, gpu_gib, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
 
 
-def _fast_form(job: Job, network: WanS2VTransformer3DModel, device: torch.device, arrangement: Arrangement) -> FastForm:
+def _fast_form(
+    job: Job, network: WanS2VTransformer3DModel, device: torch.device, arrangement: Arrangement, note: Callable[[str], None]
+) -> FastForm:
     model, dtype = job.model, DTYPES[job.model.base_precision]
     candidates = GPU_KERNELS if model.attention == "auto" else (KERNELS[model.attention],)
     compiles = device.type != "cpu" if model.compile == "auto" else model.compile
     return FastForm(
-        functions=compiled() if compiles else AS_WRITTEN,
+        functions=compiled(note) if compiles else AS_WRITTEN,
         kernel=fastest(device, dtype, network.config.attention_head_dim, candidates),
         feed_forward_chunks=model.feed_forward_chunks,
         blocks_per_group=job.offload.blocks_per_group if arrangement.stream else None,
         units_on_host=arrangement.units_on_host,
         blocks_without_attention=arrangement.blocks_without_attention,
+        blocks_with_feed_forward=arrangement.blocks_with_feed_forward,
     )

@@ -28,6 +28,7 @@ class FastForm:
     blocks_per_group: int | None = None  # frozen weights stream from host memory, so many blocks at a time; None: they stay on the GPU
     units_on_host: int = 0  # so many blocks and injectors, from the first, keep what the backward pass needs in host memory
     blocks_without_attention: int = 0  # so many blocks, from the first, compute self-attention again instead of keeping its output
+    blocks_with_feed_forward: int = 0  # so many blocks, from the last, keep what enters the feed-forward's GELU on the GPU
 
 
 def obstacles(network: nn.Module) -> list[str]:
@@ -52,6 +53,7 @@ def obstacles(network: nn.Module) -> list[str]:
 def fuse(network: Any, form: FastForm, device: torch.device) -> None:
     """Blocks and injectors of a WanS2VTransformer3DModel run by `form` from now on, with LoRA as PEFT has put it there."""
     assert not obstacles(network)
+    assert not form.blocks_with_feed_forward or form.feed_forward_chunks == 1
     injector_of_block = network.injector_of_block
     units: list[tuple[int, Any]] = []  # block number and module, in the order in which they run
     for index, block in enumerate(network.blocks):
@@ -70,8 +72,9 @@ def fuse(network: Any, form: FastForm, device: torch.device) -> None:
     constants = Plan(0, network.config.num_attention_heads, network.config.eps, form.kernel, form.feed_forward_chunks)
     of_injectors = []
     for position, (index, module) in enumerate(units):
-        keeps = index >= form.blocks_without_attention
-        unit = Unit(position, trained[position], form.functions, residence, stash, constants, keeps)
+        keep_attention = index >= form.blocks_without_attention
+        keep_feed_forward = index >= len(network.blocks) - form.blocks_with_feed_forward
+        unit = Unit(position, trained[position], form.functions, residence, stash, constants, keep_attention, keep_feed_forward)
         if module is network.blocks[index]:
             module.unit = unit
         else:

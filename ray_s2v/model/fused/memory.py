@@ -6,7 +6,7 @@ channel of the residual stream, and 6 of the feed-forward's hidden channels; flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ray_s2v.model.fused.precision import BasePrecision, narrow_layers
@@ -29,6 +29,7 @@ class Need:
     group: float  # of them, the largest that streams at once
     inputs: tuple[float, ...]  # what each block and injector is given, which it keeps for the backward pass; in their order
     attention: tuple[float, ...]  # what each block may keep besides; 0 for injectors
+    feed_forward: float  # what each block may keep besides that; 0 where chunks of tokens go through one after the other
     working: float
 
     @classmethod
@@ -49,6 +50,7 @@ class Need:
             group=blocks_per_group * largest * BYTES[precision],
             inputs=(given,) * len(of_units),
             attention=tuple(of_units),
+            feed_forward=wide * tokens * up.out_features if feed_forward_chunks == 1 else 0.0,
             working=tokens * (28 * up.in_features + 6 * up.out_features / feed_forward_chunks) * WORKING[precision],
         )
 
@@ -60,6 +62,7 @@ class Arrangement:
     stream: bool
     units_on_host: int
     blocks_without_attention: int
+    blocks_with_feed_forward: int
     gpu_gib: float
     host_gib: float
 
@@ -71,6 +74,8 @@ class Arrangement:
             parts.append("blocks stream from it")
         if self.units_on_host:
             parts.append(f"{self.units_on_host} blocks and injectors keep their activations there")
+        if self.blocks_with_feed_forward:
+            parts.append(f"{self.blocks_with_feed_forward} blocks do not compute their feed-forward again")
         if self.blocks_without_attention:
             parts.append(f"{self.blocks_without_attention} blocks compute attention again")
         return ", ".join(parts)
@@ -97,7 +102,7 @@ def arranged(
     tried = [_taking(need, streams, *choice) for streams in ((False, True) if stream == "auto" else (stream,)) for choice in choices]
     for arrangement in tried:
         if arrangement.gpu_gib <= usable:
-            return arrangement
+            return _with_feed_forward(need, arrangement, usable) if checkpointing == "auto" else arrangement
     raise ConfigError(
         f"a step of the largest bucket takes at least {min(a.gpu_gib for a in tried):.1f} GiB of GPU memory, and there are "
         f"{usable:.1f}. Lower the resolution, num_frames or training.batch_size, raise model.feed_forward_chunks, or set "
@@ -113,4 +118,13 @@ def _taking(need: Need, streams: bool, away: int, again: int) -> Arrangement:
     # Beside what is used, what comes next is on its way.
     gpu = need.outside + weights + need.working + sum(kept[away:]) + (2 * max(kept) if away else 0)
     host = sum(kept[:away]) + (need.blocks if streams else 0)
-    return Arrangement(streams, away, again, gpu / GIB + RESERVE, host / GIB)
+    return Arrangement(streams, away, again, 0, gpu / GIB + RESERVE, host / GIB)
+
+
+def _with_feed_forward(need: Need, arrangement: Arrangement, usable: float) -> Arrangement:
+    """The room that is left, used for as many blocks' feed-forward as fit."""
+    if not need.feed_forward:
+        return arrangement
+    blocks = sum(size > 0 for size in need.attention)
+    count = min(blocks, int((usable - arrangement.gpu_gib) * GIB // need.feed_forward))
+    return replace(arrangement, blocks_with_feed_forward=count, gpu_gib=arrangement.gpu_gib + count * need.feed_forward / GIB)

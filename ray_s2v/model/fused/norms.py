@@ -58,6 +58,9 @@ def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
     heads: [batch, tokens, heads, head_dim]. cosines, sines: [tokens, head_dim / 2] float32.
     """
-    even, odd = heads.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cosines, sines = cosines[None, :, None], sines[None, :, None]
-    return torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1).flatten(-2)
+    heads = heads.float()
+    # Each channel times its cosine, plus its neighbour times its sine, subtracted for the first of the two: written so that a
+    # compiler fuses it with a norm, which it does not with two halves put together.
+    neighbours = heads.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    signs = 2.0 * (torch.arange(heads.shape[-1], device=heads.device) % 2) - 1.0
+    return heads * cosines.repeat_interleave(2, -1)[None, :, None] + neighbours * (signs * sines.repeat_interleave(2, -1))[None, :, None]

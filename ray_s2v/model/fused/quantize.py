@@ -27,8 +27,8 @@ def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """[rows, in] -> float8 [rows, in] and float32 scales [rows, 1], each row filling float8's range."""
     x = x.float()
     largest = torch.finfo(FLOAT8).max
-    scales = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / largest
-    return (x / scales).clamp(-largest, largest).to(FLOAT8), scales
+    extent = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+    return (x * (largest / extent)).clamp(-largest, largest).to(FLOAT8), extent / largest
 
 
 def float8_product(x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

@@ -25,14 +25,16 @@ class Unit:
     stash: Stash
     constants: Plan
     keep_attention: bool = True
+    keep_feed_forward: bool = False  # what enters its GELU, on the GPU
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, unit: Unit, hidden: Tensor, shared: Shared, plan: Plan, *adapters: Tensor) -> Tensor:
-        out, attended, lse = unit.functions.block_forward(unit.residence.weights(unit.position), hidden, shared, plan)
+        out, attended, lse, before = unit.functions.block_forward(unit.residence.weights(unit.position), hidden, shared, plan)
         if any(ctx.needs_input_grad):
             ctx.unit, ctx.shared, ctx.plan = unit, shared, plan
+            ctx.before = before if unit.keep_feed_forward else None
             unit.stash.keep(unit.position, [hidden, attended, lse] if unit.keep_attention else [hidden, None, None])
         return out
 
@@ -41,7 +43,8 @@ class _Block(torch.autograd.Function):
         unit: Unit = ctx.unit
         weights = unit.residence.weights(unit.position)
         kept = unit.stash.take(unit.position)
-        of_hidden, of_adapters = unit.functions.block_pullback(weights, grad, *kept, ctx.shared, ctx.plan)
+        of_hidden, of_adapters = unit.functions.block_pullback(weights, grad, *kept, ctx.before, ctx.shared, ctx.plan)
+        ctx.before = None
         return None, of_hidden, None, None, *of_adapters
 
 
