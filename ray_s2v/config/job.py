@@ -117,6 +117,7 @@ class Offload(Section):
 
     blocks: AutoOrBool = "auto"  # frozen weights of the blocks; auto: where they do not fit
     blocks_per_group: Count = 1
+    disk_path: str = ""  # a folder on a fast disk, of every machine, to stream the weights from; none: from the host's memory
     activations: AutoOrBool = "auto"  # what the backward pass needs of the forward pass; auto: as much as does not fit
 
 
@@ -227,12 +228,16 @@ class Job(Section):
             if model.base_precision == "fp8":
                 yield "model.base_precision fp8 runs on GPUs, but training.worker_gpus is 0: give bf16, fp32 or int8"
         if self.zero.stage == 3:
+            if offload.disk_path:
+                yield "offload.disk_path is where blocks stream from, which zero.stage 3 does not: leave it out"
             if offload.blocks is True:
                 yield "offload.blocks and zero.stage 3 both place the frozen weights: give offload.blocks false or zero.stage 2"
             if model.base_precision in ("fp8", "int8"):
                 yield f"zero.stage 3 shards bf16 and fp32 weights, not {model.base_precision}: give zero.stage 2"
             if self.training.workers % self.zero.hpz:
                 yield f"zero.hpz {self.zero.hpz} must divide training.workers {self.training.workers}"
+        if offload.disk_path and offload.blocks is False:
+            yield "offload.disk_path is where blocks stream from, but offload.blocks is false: give true or auto"
         # Only the fast form knows these, and it knows neither LoRA's dropout nor activations that are all kept.
         by_modules = "lora.dropout" if self.lora.dropout else "model.checkpointing none" if model.checkpointing == "none" else ""
         needs_fast_form = {

@@ -68,10 +68,8 @@ class Engine:
             weight_decay=job.training.weight_decay,
             fused=device.type == "cuda",
         )
-        if self.stage == 3:
-            # The fast form reads a block's weights all at once, where modules would be gathered one after the other.
-            _gathered_whole(model)
-        self.deepspeed = _initialized(model, optimizer, deepspeed_config(job, sum(p.numel() for p in self.adapter.values())), device)
+        config = deepspeed_config(job, sum(p.numel() for p in self.adapter.values()))
+        self.deepspeed = _initialized(model, optimizer, config, device)
         if resumed:
             restore_moments(self.deepspeed, self.adapter, resumed.moments, self.stage, steps_done)
 
@@ -109,11 +107,15 @@ class Engine:
         return State(self.adapter_tensors(), gather_state(self.deepspeed, self.adapter, self.stage))
 
 
-def _gathered_whole(model: PeftModel) -> None:
+def _shard(model: PeftModel, config: dict[str, Any]) -> None:
+    """Cuts every tensor into the workers' shards, one after the other: none needs room for the whole network on its GPU."""
+    import deepspeed
     from deepspeed.utils import set_z3_leaf_modules
 
+    deepspeed.zero.Init(module=model, config_dict_or_path=config)
     network: Any = model.base_model.model
     if network.blocks[0].unit:
+        # The fast form reads a block's weights all at once, where modules would be gathered one after the other.
         set_z3_leaf_modules(model, [type(network.blocks[0]), type(network.audio_injector.injector[0])])
 
 
@@ -129,5 +131,7 @@ def _initialized(model: PeftModel, optimizer: torch.optim.Optimizer, config: dic
         # Used only by launchers that set LOCAL_SIZE, and compiled for 40 s at the first call otherwise.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.logger.setLevel("WARNING")
+    if config["zero_optimization"]["stage"] == 3:
+        _shard(model, config)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     return engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -151,6 +152,7 @@ def _fast_form(
         kernel=fastest(device, dtype, network.config.attention_head_dim, candidates),
         feed_forward_chunks=model.feed_forward_chunks,
         blocks_per_group=job.offload.blocks_per_group if arrangement.stream else None,
+        weights_on_disk=Path(job.offload.disk_path) if job.offload.disk_path else None,
         units_on_host=arrangement.units_on_host,
         blocks_without_attention=arrangement.blocks_without_attention,
         blocks_with_feed_forward=arrangement.blocks_with_feed_forward,

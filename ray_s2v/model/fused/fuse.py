@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from ray_s2v.model.fused.attention import Kernel
 from ray_s2v.model.fused.block import Plan
+from ray_s2v.model.fused.frozen import InMemory, OnDisk
 from ray_s2v.model.fused.functions import Functions
 from ray_s2v.model.fused.gather import ADAPTER, adapters, attention_weights, block_weights
 from ray_s2v.model.fused.residence import Resident, Streamed
@@ -25,7 +27,8 @@ class FastForm:
     functions: Functions
     kernel: Kernel  # of attention
     feed_forward_chunks: int = 1
-    blocks_per_group: int | None = None  # frozen weights stream from host memory, so many blocks at a time; None: they stay on the GPU
+    blocks_per_group: int | None = None  # frozen weights stream to the GPU, so many blocks at a time; None: they stay there
+    weights_on_disk: Path | None = None  # they stream from files in this folder; None: from host memory
     units_on_host: int = 0  # so many blocks and injectors, from the first, keep what the backward pass needs in host memory
     blocks_without_attention: int = 0  # so many blocks, from the first, compute self-attention again instead of keeping its output
     blocks_with_feed_forward: int = 0  # so many blocks, from the last, keep what enters the feed-forward's GELU on the GPU
@@ -67,7 +70,8 @@ def fuse(network: Any, form: FastForm, device: torch.device) -> None:
     else:
         count = -(-len(network.blocks) // form.blocks_per_group)
         groups = [[p for p, (index, _) in enumerate(units) if index // form.blocks_per_group == group] for group in range(count)]
-        residence = Streamed(weights, groups, device)
+        store = OnDisk(form.weights_on_disk) if form.weights_on_disk else InMemory()
+        residence = Streamed(weights, groups, store, device)
     stash = Stash(form.units_on_host)
     constants = Plan(0, network.config.num_attention_heads, network.config.eps, form.kernel, form.feed_forward_chunks)
     of_injectors = []

@@ -1,4 +1,4 @@
-"""Where a group of blocks' frozen weights lie: with their modules, or in host memory from where they stream to the GPU."""
+"""Where blocks' frozen weights lie: with their modules, or outside the GPU, from where groups of blocks stream to it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ray_s2v.model.fused.pinned import pinned
+from ray_s2v.model.fused.frozen import InMemory, OnDisk
 
 ALIGNMENT = 256  # bytes; what the products' kernels like
 
@@ -26,17 +26,18 @@ class Resident:
 
 
 class Streamed:
-    """Weights in page-locked host memory; two groups of units at a time on the GPU, the second on its way while the first computes.
+    """Weights outside the GPU; two groups of units at a time are on it, the second on its way while the first computes.
 
     Units are used in ascending order, then in descending order. Their modules are left without the frozen weights.
     """
 
-    def __init__(self, weights: Sequence[Any], groups: Sequence[Sequence[int]], device: torch.device) -> None:
+    def __init__(self, weights: Sequence[Any], groups: Sequence[Sequence[int]], store: InMemory | OnDisk, device: torch.device) -> None:
         self._flat = [tree_flatten(unit) for unit in weights]
         self._group_of = {position: group for group, positions in enumerate(groups) for position in positions}
         self._device = device
         self._layouts: list[dict[tuple[int, int], tuple[int, Tensor]]] = []  # (unit, leaf) -> (offset, a tensor of its kind)
-        self._host: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._store = store
         for positions in groups:
             layout, size = {}, 0
             for position in positions:
@@ -44,18 +45,17 @@ class Streamed:
                     if isinstance(value, Tensor) and not value.requires_grad:
                         layout[position, leaf] = size, value
                         size += -(-value.numel() * value.element_size() // ALIGNMENT) * ALIGNMENT
-            host = pinned(size)
+            room = store.room(size)
             for (position, leaf), (offset, value) in layout.items():
-                _part(host, offset, value).copy_(value)
+                _part(room, offset, value).copy_(value)
                 like = torch.empty(value.shape, dtype=value.dtype, device="meta")
                 layout[position, leaf] = offset, like
                 self._flat[position][0][leaf] = like
-                if isinstance(value, nn.Parameter | Tensor):
-                    value.data = torch.empty(0, dtype=value.dtype, device=device)
+                value.data = torch.empty(0, dtype=value.dtype, device=device)
             self._layouts.append(layout)
-            self._host.append(host)
-        largest = max(host.numel() for host in self._host)
-        self._slots = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(min(2, len(groups)))]
+            self._sizes.append(size)
+            store.add(room)
+        self._slots = [torch.empty(max(self._sizes), dtype=torch.uint8, device=device) for _ in range(min(2, len(groups)))]
         self._in_slot: dict[int, int] = {}  # group -> slot
         self._arrived: dict[int, torch.cuda.Event] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -64,13 +64,11 @@ class Streamed:
     def weights(self, position: int) -> Any:
         """The weights of the unit at a position; the group that will be used next starts coming."""
         group = self._group_of[position]
-        self._fetch(group)
-        following = group + 1 if group >= self._last else group - 1
-        if group == self._last:
-            following = -1  # asked for already
-        if 0 <= following < len(self._host):
-            self._fetch(following, keep=group)
-        self._last = group
+        if group != self._last:
+            step = 1 if group > self._last else -1
+            self._fetch(group, step)
+            self._fetch(group + step, step, keep=group)
+            self._last = group
         if self._stream is not None:
             torch.cuda.current_stream(self._device).wait_event(self._arrived[group])
         leaves, spec = self._flat[position]
@@ -80,21 +78,24 @@ class Streamed:
             [_part(slot, *layout[position, leaf]) if (position, leaf) in layout else value for leaf, value in enumerate(leaves)], spec
         )
 
-    def _fetch(self, group: int, keep: int = -1) -> None:
-        if group in self._in_slot:
+    def _fetch(self, group: int, step: int, keep: int = -1) -> None:
+        """Starts a group's way into the slot that the group `keep` is not in; `step` leads to what will be asked for after it."""
+        if group in self._in_slot or not 0 <= group < len(self._sizes):
             return
         taken = self._in_slot.get(keep)
         slot = next(i for i in range(len(self._slots)) if i != taken)
         self._in_slot = {g: s for g, s in self._in_slot.items() if s != slot} | {group: slot}
-        destination = self._slots[slot][: self._host[group].numel()]
+        following = group + step if 0 <= group + step < len(self._sizes) else None
+        source, destination = self._store.get(group, following), self._slots[slot][: self._sizes[group]]
         if self._stream is None:
-            destination.copy_(self._host[group])
+            destination.copy_(source)
             return
         self._stream.wait_stream(torch.cuda.current_stream(self._device))  # the group that was in the slot is done with
         with torch.cuda.stream(self._stream):
-            destination.copy_(self._host[group], non_blocking=True)
+            destination.copy_(source, non_blocking=True)
             self._arrived[group] = torch.cuda.Event()
             self._arrived[group].record(self._stream)
+        self._store.sent(group, self._arrived[group])
 
 
 def _part(buffer: Tensor, offset: int, like: Tensor) -> Tensor:
