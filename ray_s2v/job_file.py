@@ -137,7 +137,7 @@ def _explained(detail: ErrorDetails) -> list[str]:
         case _:
             message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     was = "" if isinstance(given, dict | list | BaseModel) else f" (it is {given!r})"
-    return [f"{where}: {line}{was}" for line in message.split("\n")]
+    return [f"{where}: {line}{was}" if where else line for line in message.split("\n")]
 
 
 def _known_instead(location: tuple[int | str, ...]) -> str:

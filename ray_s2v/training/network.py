@@ -102,12 +102,13 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
         DTYPES[job.model.base_precision],
         lambda name: CPU if by_turns and name.startswith(("blocks.", "audio_injector.injector.")) else device,
     )
+    # Before rounding: PEFT draws an adapter in the dtype of the weight that it is for.
+    model = with_lora(network, job_lora(job), job.run.seed, device).train()
     home = CPU if arrangement and arrangement.stream else device
     for layer in narrow_layers(network):
         narrow(layer, job.model.base_precision, device, home)
     if home == device and job.zero.stage < 3:
         network.to(device)
-    model = with_lora(network, job_lora(job), job.run.seed, device).train()
     if arrangement:
         fuse(network, _fast_form(job, network, device, arrangement, note), device)
     elif job.model.checkpointing != "none":

@@ -50,7 +50,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     config_of_lora = job_lora(job)
     try:
         model = network_for_training(job, Checkpoint(job.model.path), device, most_tokens(assignment.plan, job), note)
-    except UserError as error:
+    except (UserError, RunStopped) as error:
         return str(error)
     engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 

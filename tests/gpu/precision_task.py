@@ -1,4 +1,4 @@
-"""What tests/gpu/precision.py trains on: clips whose latents are a fixed smooth function of text, sound and reference picture."""
+"""What tests/gpu/precision.py trains on, and the sizes: clips whose latents are a smooth function of text, sound and reference picture."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import FRAMES_PER_LATENT, HISTORY_LATENTS, LATENT_CHANNELS, Batch
 
 SHIFT = 3.0  # of the noise levels, as a job's default
-CODE = 3  # numbers that a text, a latent frame's sound and a reference picture say each
-MODES = 16  # patterns that a latent frame is a sum of
-WAVES = 3  # cosines each way that a pattern is a sum of
-WORDS = 6
+CODE = 2  # numbers that a text, a latent frame's sound and a reference picture say each
+MODES = 4  # patterns that a latent frame is a sum of
+WAVES = 2  # cosines each way that a pattern is a sum of
+WORDS = 64
 HELD_OUT = 10**6  # seeds from here on are never trained on
 
 
@@ -33,6 +33,41 @@ class Shape:
     width: int
 
 
+@dataclass(frozen=True)
+class Sizes:
+    trained: Shape
+    wide: Shape
+    whole: Shape
+    learning_rate: float
+    steps: int
+    lora_steps: int
+    early: int  # LoRA steps after which gradients are compared, and once more after all
+    units_on_host: int  # of `whole`
+
+
+def _config(
+    heads: int, head_dim: int, ffn: int, text: int, audio: int, layers: int, blocks: int, injected: tuple[int, ...]
+) -> dict[str, Any]:
+    return {
+        "num_attention_heads": heads, "attention_head_dim": head_dim, "ffn_dim": ffn, "text_dim": text, "audio_dim": audio,
+        "num_weighted_avg_layers": layers, "num_layers": blocks, "audio_inject_layers": injected,
+    }  # fmt: skip
+
+
+SIZES = Sizes(
+    trained=Shape(_config(8, 128, 2816, 256, 64, 5, 8, (0, 2, 4, 6)), 8, 4, 16, 16),
+    wide=Shape(_config(40, 128, 13824, 4096, 1024, 25, 4, (0, 2)), 1, 4, 60, 104),
+    whole=Shape({"text_dim": 4096, "audio_dim": 1024, "num_weighted_avg_layers": 25}, 1, 19, 60, 104),
+    learning_rate=5e-4,
+    steps=300,
+    lora_steps=200,
+    early=20,
+    units_on_host=30,
+)
+_TOY = Shape(_config(4, 32, 352, 32, 16, 3, 3, (0, 2)), 4, 2, 8, 8)
+SMALL = Sizes(_TOY, _TOY, _TOY, learning_rate=3e-3, steps=150, lora_steps=40, early=10, units_on_host=0)
+
+
 def _draw(seed: int, *shape: int) -> Tensor:
     """The same normal numbers on every device."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -40,9 +75,7 @@ def _draw(seed: int, *shape: int) -> Tensor:
 
 def _patterns(seed: int, count: int, height: int, width: int) -> Tensor:
     """[count, 16, height, width], low waves of variance one."""
-    rows, columns = (
-        torch.cos(math.pi * torch.arange(WAVES)[:, None] * (torch.arange(size) + 0.5) / size) for size in (height, width)
-    )
+    rows, columns = (torch.cos(math.pi * torch.arange(WAVES)[:, None] * (torch.arange(size) + 0.5) / size) for size in (height, width))
     patterns = torch.einsum("mcij,ih,jw->mchw", _draw(seed, count, LATENT_CHANNELS, WAVES, WAVES), rows, columns)
     return patterns / patterns.std(dim=(1, 2, 3), keepdim=True)
 

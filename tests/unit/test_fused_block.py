@@ -1,5 +1,7 @@
 """The fast form of the whole network against its modules: diffusers' and PEFT's, differentiated by autograd."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,19 @@ WORST = 1e-5
 Gradients = dict[str, Tensor]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On tensors of this size threads cost more than they do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def batch(which: tuple[int, list[int]]) -> Batch:
     """Texts long and varied: with a few words in 512 rows the gradients of the text's q and k all but cancel, and their noise is left."""
     made = tiny_batch(*which)
-    made.text = [3 * torch.randn(400 - 30 * slot, 16, generator=torch.Generator().manual_seed(slot)) for slot in made.slots]
+    made.text = [3 * torch.randn(500 - slot, 16, generator=torch.Generator().manual_seed(slot)) for slot in made.slots]
     return made
 
 
@@ -93,8 +104,13 @@ def assert_close(found: Gradients, expected: Gradients) -> None:
     assert not wrong
 
 
-def stashed(model: PeftModel) -> dict[int, Any]:
-    return model.base_model.model.blocks[0].unit.stash._kept
+def stashed(model: PeftModel) -> list[list[Any]]:
+    """What the units keep now, in the order in which they run."""
+    found, newest = [], model.base_model.model.blocks[0].unit.stash._newest
+    while newest and (kept := newest()):
+        found += [kept.tensors] if kept.tensors else []
+        newest = kept.before
+    return found[::-1]
 
 
 @BATCHES
@@ -115,6 +131,8 @@ def test_gradients(which: tuple[int, list[int]]) -> None:
     "form",
     [
         {"feed_forward_chunks": 3},
+        {"blocks_with_feed_forward": 1},
+        {"blocks_with_feed_forward": 4, "blocks_without_attention": 3},
         {"blocks_without_attention": 2},
         {"blocks_without_attention": 4},
         {"blocks_per_group": 1},
@@ -124,9 +142,15 @@ def test_gradients(which: tuple[int, list[int]]) -> None:
     ],
     ids=str,
 )
-def test_forms_that_spare_memory(form: dict[str, int]) -> None:
+def test_forms_that_keep_less_or_more(form: dict[str, int]) -> None:
     """Two steps each, so that the second begins where the first has ended."""
     model, expected = fast(by_modules(), **form), by_modules()
+    for which in (BOTH, WITH_POSE):
+        assert_close(gradients(model, which), gradients(expected, which))
+
+
+def test_weights_that_stream_from_a_disk(tmp_path: Path) -> None:
+    model, expected = fast(by_modules(), blocks_per_group=1, weights_on_disk=tmp_path), by_modules()
     for which in (BOTH, WITH_POSE):
         assert_close(gradients(model, which), gradients(expected, which))
 
@@ -154,6 +178,14 @@ def test_gradients_of_two_backward_passes_add_up() -> None:
     assert_close(gradients(model, FIRST, BOTH), gradients(by_modules(), FIRST, BOTH))
 
 
+def test_two_forward_passes_before_one_backward_pass() -> None:
+    model = fast(by_modules())
+    first, second = (clip_losses(model, batch(case), 3.0).sum() for case in (FIRST, BOTH))
+    (first + second).backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert_close(found, gradients(by_modules(), FIRST, BOTH))
+
+
 @pytest.mark.parametrize("form", [{}, {"blocks_per_group": 1}], ids=str)
 def test_forward_pass_without_gradients_disturbs_nothing(form: dict[str, int]) -> None:
     model, expected = fast(by_modules(), **form), gradients(by_modules(), BOTH)
@@ -177,6 +209,38 @@ def test_backward_pass_leaves_nothing_behind() -> None:
     assert len(stashed(model)) == TINY["num_layers"] + len(TINY["audio_inject_layers"])
     loss.backward()
     assert not stashed(model)
+
+
+def block_nodes(loss: Tensor) -> list[Any]:
+    """Of autograd, one a block, from the last to the first."""
+    node, found = loss.grad_fn, []
+    while node is not None:
+        found += [node] if type(node).__name__ == "_BlockBackward" else []
+        earlier = [function for function, _ in node.next_functions if function is not None]
+        node = next((function for function in earlier if "AccumulateGrad" not in type(function).__name__), None)
+    return found
+
+
+def test_blocks_keep_what_the_form_says() -> None:
+    model = fast(by_modules(), blocks_without_attention=2, blocks_with_feed_forward=1)
+    loss = clip_losses(model, batch(FIRST), 3.0).sum()
+    kept = [[tensor is not None for tensor in tensors] for tensors in stashed(model)]
+    without, block, injector = [True, False, False], [True, True, True], [True]
+    assert kept == [without, injector, without, injector, block, block, injector]  # injectors after blocks 0, 1 and 3
+    assert [node.before is not None for node in block_nodes(loss)] == [True, False, False, False]
+
+
+def test_feed_forward_goes_through_in_as_many_pieces_as_the_form_says() -> None:
+    pieces = []
+
+    def noting(*arguments: Any) -> Any:
+        pieces.append(arguments[-1].feed_forward_chunks)
+        return AS_WRITTEN.block_forward(*arguments)
+
+    model = by_modules()
+    fuse(model.base_model.model, FastForm(replace(AS_WRITTEN, block_forward=noting), "cpu", feed_forward_chunks=3), CPU)
+    velocity(model, batch(FIRST))
+    assert pieces == [3] * TINY["num_layers"]
 
 
 def test_streamed_weights_leave_their_modules() -> None:

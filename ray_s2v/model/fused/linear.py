@@ -80,6 +80,15 @@ def _grads_low(grads: Sequence[Tensor], linears: Sequence[Linear], dtype: torch.
     return torch.cat([grad @ up for grad, up in zip(of_adapted, _ups(linears, dtype), strict=True)], dim=1)
 
 
+def _summed(left: Tensor, right: Tensor) -> Tensor:
+    """left.T @ right in float32: sums over all tokens, which would lose to a rounding at their end."""
+    if left.dtype == torch.float32:
+        return left.t() @ right
+    if left.is_cuda and not torch.version.hip:
+        return torch.mm(left.t(), right, out_dtype=torch.float32)
+    return (left.t() @ right).float()
+
+
 def lora_gradients(grads: Sequence[Tensor], x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
     """Gradients of each LoRA's `down` and `up` in float32, in the order of `linears`, whose outputs' gradients are given.
 
@@ -90,10 +99,10 @@ def lora_gradients(grads: Sequence[Tensor], x: Tensor, linears: Sequence[Linear]
         return []
     ranks = [lora.down.shape[0] for lora, _ in adapted]
     low = (x @ _downs(linears, x.dtype).t()).split(ranks, dim=1)
-    of_downs = (_grads_low(grads, linears, x.dtype).t() @ x).float().split(ranks)
+    of_downs = _summed(_grads_low(grads, linears, x.dtype), x).split(ranks)
     found: list[Tensor] = []
     for (lora, grad), part, of_down in zip(adapted, low, of_downs, strict=True):
-        found += [of_down, lora.scale * (grad.t() @ part).float()]
+        found += [of_down, lora.scale * _summed(grad, part)]
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ray_s2v.model.fused.precision import BasePrecision, narrow_layers
+from ray_s2v.model.fused.stash import AHEAD
 from ray_s2v.schema import ConfigError
 
 GIB = 2**30
@@ -67,7 +68,7 @@ class Arrangement:
     host_gib: float
 
     def __str__(self) -> str:
-        parts = [f"about {self.gpu_gib:.1f} GiB of the GPU"]
+        parts = [f"about {self.gpu_gib:.1f} GiB of the GPU"] if self.gpu_gib else []
         if self.host_gib:
             parts.append(f"{self.host_gib:.1f} GiB of host memory")
         if self.stream:
@@ -116,7 +117,7 @@ def _taking(need: Need, streams: bool, away: int, again: int) -> Arrangement:
     kept = [size + need.attention[index] * (index in with_attention) for index, size in enumerate(need.inputs)]
     weights = 2 * need.group if streams else need.blocks
     # Beside what is used, what comes next is on its way.
-    gpu = need.outside + weights + need.working + sum(kept[away:]) + (2 * max(kept) if away else 0)
+    gpu = need.outside + weights + need.working + sum(kept[away:]) + ((AHEAD + 1) * max(kept) if away else 0)
     host = sum(kept[:away]) + (need.blocks if streams else 0)
     return Arrangement(streams, away, again, 0, gpu / GIB + RESERVE, host / GIB)
 

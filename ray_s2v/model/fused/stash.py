@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,65 +11,96 @@ from torch import Tensor
 
 from ray_s2v.model.fused.pinned import pinned
 
+AHEAD = 2  # units whose tensors are on their way back while another computes: an injector is done before a block's have come
+
 
 @dataclass
 class _Away:
     """A tensor in host memory, or on its way there or back."""
 
-    host: Tensor
+    buffer: Tensor
+    host: Tensor  # its view of the tensor's shape
     gone: torch.cuda.Event
     back: tuple[Tensor, torch.cuda.Event] | None = None
 
 
 @dataclass
+class Kept:
+    """A unit's tensors, for as long as autograd has need of them."""
+
+    tensors: list[Tensor | _Away | None]
+    before: weakref.ref[Kept] | None  # what was kept before it, which will be taken after it
+
+
+@dataclass
 class Stash:
-    """Tensors by the position of the unit that kept them; units take theirs in the reverse order.
+    """Tensors of units, which take theirs in the reverse order.
 
     Those of the first `units_on_host` positions travel to page-locked host memory beside the computation, and come back while the
-    unit before them in the backward pass computes.
+    units before them in the backward pass compute.
     """
 
     units_on_host: int = 0
-    _kept: dict[int, list[Tensor | _Away | None]] = field(default_factory=dict)
-    _buffers: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    _newest: weakref.ref[Kept] | None = None
+    _free: list[Tensor] = field(default_factory=list)
     _streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
 
-    def keep(self, position: int, tensors: list[Tensor | None]) -> None:
-        """Keeps the tensors; the caller must not write into them."""
-        if position >= self.units_on_host:
-            self._kept[position] = list(tensors)
-            return
-        self._kept[position] = [t if t is None else self._sent(t, (position, i)) for i, t in enumerate(tensors)]
+    def keep(self, position: int, tensors: Sequence[Tensor | None]) -> Kept:
+        """Keeps the tensors of the unit at a position; nobody must write into them."""
+        away = position < self.units_on_host
+        kept = Kept([self._sent(t) if away and t is not None else t for t in tensors], self._newest)
+        self._newest = weakref.ref(kept)
+        return kept
 
-    def take(self, position: int) -> list[Tensor | None]:
-        """The tensors that were kept, which the stash then forgets. What the next unit will take starts coming back."""
-        self._fetch(position)
-        kept = self._kept.pop(position)
-        self._fetch(position - 1)
-        return [self._returned(tensor) if isinstance(tensor, _Away) else tensor for tensor in kept]
+    def take(self, kept: Kept) -> list[Tensor | None]:
+        """The tensors, back on the GPU and no longer kept. Those that will be taken next start coming."""
+        assert kept.tensors, "what a unit kept is taken once"
+        for one in (kept, *self._next(kept)):
+            self._fetch(one)
+        tensors, kept.tensors = kept.tensors, []
+        return [self._returned(tensor) if isinstance(tensor, _Away) else tensor for tensor in tensors]
+
+    def _next(self, kept: Kept) -> Iterator[Kept]:
+        for _ in range(AHEAD):
+            before = kept.before() if kept.before else None
+            if before is None:
+                return
+            yield before
+            kept = before
 
     def _both_ways(self, device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
         if self._streams is None:
             self._streams = torch.cuda.Stream(device), torch.cuda.Stream(device)
         return self._streams
 
-    def _sent(self, tensor: Tensor, place: tuple[int, int]) -> _Away:
+    def _buffer(self, size: int) -> Tensor:
+        """The smallest free one that is large enough, or a new one in place of one that is too small."""
+        fitting = [buffer for buffer in self._free if buffer.numel() >= size]
+        if fitting or self._free:
+            chosen = min(fitting, key=Tensor.numel) if fitting else max(self._free, key=Tensor.numel)
+            self._free = [buffer for buffer in self._free if buffer is not chosen]
+            if fitting:
+                return chosen
+            torch.cuda.synchronize()  # it may still be read
+            del chosen
+        return pinned(size)
+
+    def _sent(self, tensor: Tensor) -> _Away:
         out, _ = self._both_ways(tensor.device)
         size = tensor.numel() * tensor.element_size()
-        if place not in self._buffers or self._buffers[place].numel() < size:
-            self._buffers[place] = pinned(size)
+        buffer = self._buffer(size)
         # The same strides, so that the kernels meet what they left.
-        host = self._buffers[place][:size].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+        host = buffer[:size].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
         out.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(out):
             host.copy_(tensor, non_blocking=True)
             gone = torch.cuda.Event()
             gone.record(out)
         tensor.record_stream(out)
-        return _Away(host, gone)
+        return _Away(buffer, host, gone)
 
-    def _fetch(self, position: int) -> None:
-        for tensor in self._kept.get(position, []):
+    def _fetch(self, kept: Kept) -> None:
+        for tensor in kept.tensors:
             if isinstance(tensor, _Away) and tensor.back is None:
                 assert self._streams is not None
                 stream = self._streams[1]
@@ -84,4 +117,5 @@ class Stash:
         assert away.back is not None
         tensor, arrived = away.back
         torch.cuda.current_stream(tensor.device).wait_event(arrived)
+        self._free.append(away.buffer)  # written again only after what this stream does next
         return tensor

@@ -35,14 +35,14 @@ class _Block(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.unit, ctx.shared, ctx.plan = unit, shared, plan
             ctx.before = before if unit.keep_feed_forward else None
-            unit.stash.keep(unit.position, [hidden, attended, lse] if unit.keep_attention else [hidden, None, None])
+            ctx.kept = unit.stash.keep(unit.position, [hidden, attended, lse] if unit.keep_attention else [hidden, None, None])
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         unit: Unit = ctx.unit
         weights = unit.residence.weights(unit.position)
-        kept = unit.stash.take(unit.position)
+        kept = unit.stash.take(ctx.kept)
         of_hidden, of_adapters = unit.functions.block_pullback(weights, grad, *kept, ctx.before, ctx.shared, ctx.plan)
         ctx.before = None
         return None, of_hidden, None, None, *of_adapters
@@ -53,14 +53,14 @@ class _Injection(torch.autograd.Function):
     def forward(ctx: Any, unit: Unit, hidden: Tensor, scale: Tensor, shift: Tensor, sound: Tensor, plan: Plan, *adapters: Tensor) -> Tensor:
         if any(ctx.needs_input_grad):
             ctx.unit, ctx.rest = unit, (scale, shift, sound, plan)
-            unit.stash.keep(unit.position, [hidden])
+            ctx.kept = unit.stash.keep(unit.position, [hidden])
         return unit.functions.injection_forward(unit.residence.weights(unit.position), hidden, scale, shift, sound, plan)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         unit: Unit = ctx.unit
         weights = unit.residence.weights(unit.position)
-        (hidden,) = unit.stash.take(unit.position)
+        (hidden,) = unit.stash.take(ctx.kept)
         of_hidden, of_adapters = unit.functions.injection_pullback(weights, grad, hidden, *ctx.rest)
         return None, of_hidden, None, None, None, None, *of_adapters
 
