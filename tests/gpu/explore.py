@@ -91,40 +91,16 @@ def steps(model, batch, n=3, profile=None):
         open(OUT+f"/{profile}.txt","w").write(prof.key_averages().table(sort_by="cuda_time_total",row_limit=60,max_name_column_width=90))
         opt.zero_grad()
 
-def run_fp8():
-    torch.manual_seed(0)
-    model=build("fp8",19); torch.cuda.synchronize(); say("fp8 built", torch.cuda.memory_allocated()/2**30)
-    first=s.random_batch(False)
-    fuse(model.base_model.model, FastForm(compiled(),"cudnn",units_on_host=0), torch.device("cuda"))
-    steps(model,first,2,profile="fp8")
 
-def run_dynamic():
-    model=build("bf16",19); first=s.random_batch(False)
-    s.FRAMES=20; cont=s.random_batch(True)
-    from ray_s2v.model.fused.functions import Functions
-    fs=Functions(*(torch.compile(f, fullgraph=True, dynamic=True) for f in vars(AS_WRITTEN).values()))
-    fuse(model.base_model.model, FastForm(fs,"cudnn",units_on_host=30), torch.device("cuda"))
-    try:
-        steps(model,first,1); steps(model,cont,1)
-    except Exception as e: say("dynamic failed", repr(e)[:1500])
-
-def run_stream():
-    total=torch.cuda.get_device_properties(0).total_memory
-    with torch.device("meta"): net=WanS2VTransformer3DModel()
-    exact=set(net._keep_in_fp32_modules)
-    t0=time.time(); state={}
-    for name,p in net.state_dict().items():
-        t=0.02*torch.randn(p.shape,device="cuda",dtype=torch.float32 if exact & set(name.split(".")) else torch.bfloat16)
-        state[name]=t.cpu() if name.startswith(("blocks.","audio_injector.injector.")) else t
-    net.load_state_dict(state,assign=True); del state; say("made",time.time()-t0)
-    model=with_lora(net, lora_config(16,16,0.0,["to_q","to_k","to_v","to_out.0"],"all"), seed=0).train()
-    for n,p in model.named_parameters():
-        if p.requires_grad: p.data=p.data.cuda()
-    s.FRAMES=19; first=s.random_batch(False)
-    torch.cuda.empty_cache(); torch.cuda.set_per_process_memory_fraction(24*2**30/total)
-    t0=time.time(); fuse(model.base_model.model, FastForm(compiled(),"cudnn",units_on_host=51,blocks_per_group=1), torch.device("cuda")); say("packed",time.time()-t0, torch.cuda.memory_allocated()/2**30)
-    steps(model,first,2,profile="stream")
-    say(open("/proc/self/status").read().split("VmHWM:")[1].split("\n")[0])
+def run_fp8(): 
+    model=build("fp8",19); first=s.random_batch(False)
+    network=model.base_model.model
+    fs=compiled(print)
+    for name,kw in (("v3",dict(units_on_host=0)),("v2",dict(units_on_host=51,blocks_with_feed_forward=40)),("v4",dict(units_on_host=26,blocks_with_feed_forward=10))):
+        fuse(network, FastForm(fs,"cudnn",**kw), torch.device("cuda"))
+        say("==",name,kw); t0=time.time()
+        steps(model,first,3,profile=name); torch.cuda.empty_cache()
+        say("took",time.time()-t0)
 
 def main():
     for part in sys.argv[1:]:
