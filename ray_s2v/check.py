@@ -25,6 +25,7 @@ def check(job: Job, sheet: Path | None = None) -> None:
     from ray_s2v.reporting.contact_sheet import draw_contact_sheet
     from ray_s2v.reporting.store import store_table
     from ray_s2v.reporting.summary import clips_summary, run_summary
+    from ray_s2v.training.network import fits, most_tokens
     from ray_s2v.training.prepare import prepare
 
     prepared = prepare(job, say)
@@ -32,6 +33,8 @@ def check(job: Job, sheet: Path | None = None) -> None:
     say(dump_job(job))
     say(clips_summary(job, prepared.plan, prepared.discovery))
     say(run_summary(job, prepared.plan, prepared.features, prepared.num_steps, prepared.first_step))
+    if job.training.worker_gpus:
+        say(fits(job, most_tokens(prepared.plan, job)))
     if prepared.features.store:
         wanted = wanted_features(prepared.plan, range(prepared.num_steps), prepared.features)
         say(store_table(wanted, prepared.features, job.encoders.speech.path, job.encoders.text.path))

@@ -27,6 +27,8 @@ from ray_s2v.schema import FRAMES_PER_LATENT, ConfigError
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
 KERNELS: dict[str, Kernel] = {"cudnn": "cudnn", "flash": "flash", "sdpa": "efficient"}
 CPU = torch.device("cpu")
+CARD_SIZES = (24, 48, 80, 141, 192)  # RTX 4090 and A5000, A6000 and L40S, A100 and H100, H200, MI300X
+USABLE_OF_NOMINAL = 0.985  # what a card that is sold as 24 GB shows, in GiB
 
 
 def job_lora(job: Job) -> LoraConfig:
@@ -113,7 +115,7 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
         fuse(network, _fast_form(job, network, device, arrangement, note), device)
     elif job.model.checkpointing != "none":
         network.enable_gradient_checkpointing()
-    how = f"it takes {arrangement}" if arrangement else f"it runs in its plain, slower form: {plain}"
+    how = f"it runs in its plain, slower form: {plain}" if plain else f"a step takes {arrangement}"
     note(f"the network was loaded in {time.monotonic() - started:.0f} s; {how}")
     return model
 
@@ -140,6 +142,26 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
         need = replace(need, blocks=2 * need.group + (need.blocks / job.training.workers if zero.offload == "none" else 0))
     checkpointing: Any = model.checkpointing
     return arranged(need, gpu_gib, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
+
+
+def fits(job: Job, tokens: int) -> str:
+    """What a step takes on cards of each size, or why it does not fit; a line each. Fetches nothing: at the hub is the 14B."""
+    if Path(job.model.path).is_dir():
+        network = Checkpoint(job.model.path).outline()
+    else:
+        with torch.device("meta"):
+            network = WanS2VTransformer3DModel()
+    outline = with_lora(network, job_lora(job), job.run.seed)
+    if plain := why_plain(job, outline):
+        return f"the network runs in its plain, slower form: {plain}"
+    lines = ["a step takes, computed, for the largest batch:"]
+    for size in CARD_SIZES:
+        try:
+            found = str(arrangement_for(job, outline, size * USABLE_OF_NOMINAL, tokens))
+        except ConfigError as error:
+            found = f"does not fit: {str(error).partition('. ')[0]}"
+        lines.append(f"  of {size} GB: {found}")
+    return "\n".join(lines)
 
 
 def _fast_form(

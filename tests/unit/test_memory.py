@@ -1,0 +1,107 @@
+"""Where things lie: the arithmetic by hand, and what comes before what."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ray_s2v.model.fused.memory import ADAPTER_BYTES, GIB, RESERVE, USABLE, Need, arranged
+from ray_s2v.model.lora import lora_config, with_lora
+from ray_s2v.model.rope import num_tokens
+from ray_s2v.model.transformer import WanS2VTransformer3DModel
+from ray_s2v.schema import ConfigError
+from ray_s2v.training.network import fits
+from tests.spawn.zero_runs import tiny_job
+
+TOKENS = num_tokens(19, 60, 104, has_motion=False)
+# Two blocks and one injector; in GiB: 1 outside, 4 of weights, inputs 1 each, attention 0.5, feed-forward 2, working set 3.
+SMALL = Need(1 * GIB, 4 * GIB, 2 * GIB, (GIB, GIB, GIB), (0.5 * GIB, 0.0, 0.5 * GIB), 2 * GIB, 3 * GIB)
+ALL_ON_GPU = 1 + 4 + 3 + 3 * 1 + 2 * 0.5 + RESERVE
+
+
+def card(gib: float) -> float:
+    """What a card must show for so much to be usable."""
+    return gib / USABLE + 1e-6
+
+
+@pytest.fixture(scope="module")
+def outline() -> WanS2VTransformer3DModel:
+    with torch.device("meta"):
+        network = WanS2VTransformer3DModel()
+    return with_lora(network, lora_config(16, 16, 0.0, ["to_q", "to_k", "to_v", "to_out.0"], "all"), 0).base_model.model
+
+
+def test_need_of_the_14b(outline: WanS2VTransformer3DModel) -> None:
+    need = Need.of(outline, "bf16", TOKENS, 1, 1)
+    assert TOKENS == 31200
+    # wan_s2v 14: attentions and feed-forwards without their norms, and the injectors' attentions; biases are left outside.
+    in_blocks = 40 * (8 * 5120**2 + 2 * 5120 * 13824) + 48 * 5120**2
+    assert need.blocks == 2 * in_blocks
+    assert need.outside == 2 * (16_295_755_609 - in_blocks) + ADAPTER_BYTES * 60_293_120
+    assert need.inputs == (4 * 31200 * 5120,) * 52
+    assert sum(size > 0 for size in need.attention) == 40
+    assert max(need.attention) == 31200 * (2 * 5120 + 4 * 40)
+    assert need.feed_forward == 2 * 31200 * 13824
+    assert Need.of(outline, "fp8", TOKENS, 1, 1).blocks == in_blocks
+    assert Need.of(outline, "bf16", TOKENS, 1, 2).feed_forward == 0
+    assert Need.of(outline, "bf16", TOKENS, 3, 1).group == 3 * need.group
+
+
+def test_working_set_is_no_less_than_what_was_measured(outline: WanS2VTransformer3DModel) -> None:
+    """H100, first clip (tests/gpu/results/fast_form_h100.txt): 58.64 GiB with 26 units on the host, 67.36 with fp8 and none there;
+    plain AdamW there took 16 bytes a trained parameter.
+    """
+    for precision, on_host, measured in (("bf16", 26, 58.64), ("fp8", 0, 67.36)):
+        need = Need.of(outline, precision, TOKENS, 1, 1)
+        kept = sum((*need.inputs[on_host:], *need.attention[on_host:]))
+        rest = need.outside + need.blocks + kept - 16 * 60_293_120
+        assert rest / GIB < measured < (rest + need.working) / GIB < measured + 4
+
+
+def test_everything_stays_where_it_fits() -> None:
+    found = arranged(SMALL, card(ALL_ON_GPU), "auto", "auto", "auto")
+    assert (found.stream, found.units_on_host, found.blocks_without_attention, found.blocks_with_feed_forward) == (False, 0, 0, 0)
+    assert found.gpu_gib == pytest.approx(ALL_ON_GPU)
+    assert found.host_gib == 0
+
+
+def test_room_that_is_left_keeps_the_feed_forward() -> None:
+    assert arranged(SMALL, card(ALL_ON_GPU + 2), "auto", "auto", "auto").blocks_with_feed_forward == 1
+    assert arranged(SMALL, card(ALL_ON_GPU + 9), "auto", "auto", "auto").blocks_with_feed_forward == 2
+    assert arranged(SMALL, card(ALL_ON_GPU + 9), "selective", "auto", "auto").blocks_with_feed_forward == 0
+    assert arranged(replace(SMALL, feed_forward=0.0), card(ALL_ON_GPU + 9), "auto", "auto", "auto").blocks_with_feed_forward == 0
+
+
+def test_host_memory_before_computing_again() -> None:
+    many = replace(SMALL, inputs=(GIB,) * 20, attention=(0.5 * GIB,) * 20)
+    found = arranged(many, card(1 + 4 + 3 + 30 + RESERVE - 6), "auto", "auto", "auto")
+    # Each unit that goes takes 1.5 away, and three of 1.5 are on their way or in use: 4.5 - 1.5 n <= -6.
+    assert (found.units_on_host, found.blocks_without_attention, found.stream) == (7, 0, False)
+    assert found.host_gib == pytest.approx(7 * 1.5)
+    assert arranged(many, card(1 + 4 + 3 + 30 + RESERVE - 6), "auto", "auto", False).blocks_without_attention == 12
+
+
+def test_full_checkpointing_keeps_no_attention_and_selective_all_of_it() -> None:
+    assert arranged(SMALL, 100, "full", "auto", "auto").blocks_without_attention == 2
+    with pytest.raises(ConfigError, match=r"13\.0 GiB"):
+        arranged(SMALL, card(ALL_ON_GPU - 0.25), "selective", False, False)
+    assert arranged(SMALL, card(ALL_ON_GPU - 0.25), "auto", False, False).blocks_without_attention == 1
+
+
+def test_blocks_stream_where_nothing_else_helps() -> None:
+    many = replace(SMALL, blocks=40 * GIB)
+    found = arranged(many, card(1 + 2 * 2 + 3 + 4 + RESERVE), "auto", "auto", "auto")
+    assert found.stream
+    assert found.host_gib == 40
+    with pytest.raises(ConfigError, match="offload"):
+        arranged(many, card(20), "auto", False, "auto")
+
+
+def test_the_14b_fits_cards_of_all_sizes(outline: WanS2VTransformer3DModel) -> None:
+    job = tiny_job(2, 1)
+    job = job.model_copy(update={"model": job.model.model_copy(update={"path": "owner/at-the-hub", "base_precision": "bf16"})})
+    _, *lines = fits(job, TOKENS).split("\n")
+    assert [line.split(":")[0] for line in lines] == [f"  of {size} GB" for size in (24, 48, 80, 141, 192)]
+    assert not any("does not fit" in line for line in lines)
+    assert "stream" in lines[0]
+    assert all("does not fit" in line for line in fits(job, 40 * TOKENS).split("\n")[1:4])
