@@ -225,8 +225,16 @@ class Job(Section):
         if self.training.worker_gpus == 0:
             if model.attention not in ("auto", "sdpa"):
                 yield f"model.attention {model.attention} runs on GPUs, but training.worker_gpus is 0: give auto"
+            if offload.activations is True:
+                yield "offload.activations moves what a GPU cannot hold, but training.worker_gpus is 0: give auto or false"
+            if self.training.gpu_memory_gib:
+                yield "training.gpu_memory_gib is given, but training.worker_gpus is 0: leave it out"
             if model.base_precision == "fp8":
                 yield "model.base_precision fp8 runs on GPUs, but training.worker_gpus is 0: give bf16, fp32 or int8"
+        if model.base_precision == "fp32" and model.attention in ("cudnn", "flash"):
+            yield f"model.attention {model.attention} computes in bf16, but model.base_precision is fp32: give auto or sdpa"
+        if offload.blocks_per_group > 1 and (offload.blocks is False or self.zero.stage == 3):
+            yield "offload.blocks_per_group is about blocks that stream, but none do: leave it out, or give offload.blocks auto or true"
         if self.zero.stage == 3:
             if offload.disk_path:
                 yield "offload.disk_path is where blocks stream from, which zero.stage 3 does not: leave it out"

@@ -199,11 +199,12 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         context = self.condition_embedder.text(text, dtype)
         rotary = rotary_table(frames, height, width, motion is not None, self.config.attention_head_dim, latents.device)
 
+        audio_global, audio_local = audio_global.to(dtype), audio_local.to(dtype)
         hidden = tokens
         if self.blocks[0].unit and torch.is_grad_enabled():
             hidden.requires_grad_()  # or ZeRO-3 would let go of the first block's weights before its backward pass
         for index in range(len(self.blocks)):
-            arguments = (index, hidden, context, modulation, rotary, num_noisy, audio_global.to(dtype), audio_local.to(dtype))
+            arguments = (index, hidden, context, modulation, rotary, num_noisy, audio_global, audio_local)
             if self.gradient_checkpointing and torch.is_grad_enabled() and not self.blocks[index].unit:
                 hidden = self._gradient_checkpointing_func(self._layer, *arguments)
             else:

@@ -92,12 +92,13 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
     tokens: of the largest batch. Tells `note` how long loading took and what lies where. Raises ConfigError.
     """
     started = time.monotonic()
-    if job.training.gpu_memory_gib and device.type == "cuda":  # taking more is an error
-        share = job.training.gpu_memory_gib * GIB / torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
+    _check_card(job, device)
+    room = memory_gib(job, device)
+    if room is not None:  # taking more is an error, not another process's loss
+        torch.cuda.set_per_process_memory_fraction(room * GIB / torch.cuda.get_device_properties(device).total_memory, device)
     outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
     plain = why_plain(job, outline)
-    arrangement = None if plain else arrangement_for(job, outline, memory_gib(job, device), tokens)
+    arrangement = None if plain else arrangement_for(job, outline, room, tokens)
     # What will be rounded, streamed or sharded stays in the file until it is its turn.
     by_turns = job.model.base_precision in ("fp8", "int8") or job.zero.stage == 3 or bool(arrangement and arrangement.stream)
     network = weights.read(
@@ -120,12 +121,24 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
     return model
 
 
+def _check_card(job: Job, device: torch.device) -> None:
+    """Raises ConfigError for what this card lacks, before anything is loaded."""
+    if device.type == "cpu":
+        return
+    name = torch.cuda.get_device_name(device)
+    if job.model.base_precision == "fp8" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 9):
+        raise ConfigError(f"model.base_precision fp8: {name} has no float8 products; give int8 or bf16")
+    total = torch.cuda.get_device_properties(device).total_memory / GIB
+    if job.training.gpu_memory_gib and job.training.gpu_memory_gib > total:
+        raise ConfigError(f"training.gpu_memory_gib {job.training.gpu_memory_gib:g}: {name} has {total:.1f}")
+
+
 def memory_gib(job: Job, device: torch.device) -> float | None:
     """What this worker may take of the GPU's memory; None on a CPU."""
     if device.type == "cpu":
         return None
     total = torch.cuda.get_device_properties(device).total_memory / GIB
-    return min(job.training.gpu_memory_gib or total * job.training.worker_gpus, total)
+    return job.training.gpu_memory_gib or total * job.training.worker_gpus
 
 
 def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens: int) -> Arrangement:
@@ -139,7 +152,8 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
         return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0, 0.0, 0.0)
     need = Need.of(network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks)
     if zero.stage == 3:
-        need = replace(need, blocks=2 * need.group + (need.blocks / job.training.workers if zero.offload == "none" else 0))
+        on_gpu = need.blocks / job.training.workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
+        need = replace(need, blocks=2 * need.group + (on_gpu if zero.offload == "none" else 0))
     checkpointing: Any = model.checkpointing
     return arranged(need, gpu_gib, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
 

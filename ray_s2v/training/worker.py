@@ -48,10 +48,13 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
             send({"note": text})
 
     config_of_lora = job_lora(job)
+    refusal = ""
     try:
         model = network_for_training(job, Checkpoint(job.model.path), device, most_tokens(assignment.plan, job), note)
     except (UserError, RunStopped) as error:
-        return str(error)
+        refusal = str(error)
+    if refused := refusals(refusal):
+        return refused
     engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     steps = range(first_step, assignment.num_steps)
@@ -89,6 +92,13 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
     except RunStopped as error:  # on every worker alike
         return str(error)
     return None
+
+
+def refusals(own: str) -> str:
+    """What each worker has against going on, if any has: none must wait for one that does not come."""
+    said = [own] * dist.get_world_size()
+    dist.all_gather_object(said, own)
+    return "; ".join(sorted({text for text in said if text}))
 
 
 def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:

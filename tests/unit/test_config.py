@@ -1,5 +1,6 @@
 """The sections of a job: their defaults, what each setting takes, and the rules between settings."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from ray_s2v.config.job import Job, Pool
 from ray_s2v.job_file import load_job
 from tests.jobs import SETTINGS, SHIPPED, changed, load, mistakes
+from tests.spawn.zero_runs import tiny_job
 
 
 def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
@@ -229,3 +231,32 @@ def test_all_trained_sources_have_a_weight_or_none(tmp_path: Path) -> None:
     assert mistakes(tmp_path, changed({"data.sources": one})) == ["data: give every source that is trained on a weight, or none"]
     all_of_them = [{"path": "a", "weight": 2}, {"path": "b", "weight": 0.5}, {"path": "c", "is_eval": True}]
     assert [source.weight for source in load(tmp_path, changed({"data.sources": all_of_them})).data.sources] == [2, 0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"training": {"worker_gpus": 0}, "model": {"base_precision": "fp8"}}, "base_precision fp8 runs on GPUs"),
+        ({"training": {"worker_gpus": 0}, "model": {"attention": "flash"}}, "attention flash runs on GPUs"),
+        ({"training": {"worker_gpus": 0}, "offload": {"activations": True}}, "offload.activations moves what a GPU cannot hold"),
+        ({"training": {"worker_gpus": 0, "gpu_memory_gib": 24}}, "gpu_memory_gib is given"),
+        ({"model": {"base_precision": "fp32", "attention": "cudnn"}}, "attention cudnn computes in bf16"),
+        ({"model": {"base_precision": "int4"}}, "int4 rounds this model's weights too coarsely"),
+        ({"zero": {"stage": 3}, "offload": {"blocks": True}}, "offload.blocks and zero.stage 3"),
+        ({"zero": {"stage": 3}, "offload": {"disk_path": "/fast"}}, "offload.disk_path"),
+        ({"zero": {"stage": 3}, "model": {"base_precision": "int8"}}, "zero.stage 3 shards bf16 and fp32 weights, not int8"),
+        ({"zero": {"stage": 3, "hpz": 2}}, "zero.hpz 2 must divide training.workers 1"),
+        ({"zero": {"stage": 2, "offload": "cpu"}}, "offload is about stage 3"),
+        ({"offload": {"blocks": False, "blocks_per_group": 2}}, "blocks_per_group is about blocks that stream"),
+        ({"offload": {"blocks": False, "disk_path": "/fast"}}, "offload.blocks is false"),
+        ({"lora": {"dropout": 0.1}, "model": {"base_precision": "int8"}}, "does not go with lora.dropout"),
+        ({"model": {"checkpointing": "none"}, "offload": {"activations": True}}, "does not go with model.checkpointing none"),
+    ],
+)
+def test_settings_of_memory_and_precision_that_cannot_be_together(settings: dict[str, dict[str, Any]], said: str) -> None:
+    job = tiny_job(2, 1).model_dump() | {"zero": {}}
+    job["training"]["worker_gpus"] = 1.0
+    for section, changes in settings.items():
+        job[section] = job[section] | changes
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        Job.model_validate(job)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ray_s2v.model.fused.linear import Linear, Lora, lora_gradients, project, project_pullback
 from ray_s2v.model.fused.precision import BasePrecision, narrow, narrow_layers
-from ray_s2v.model.fused.quantize import FLOAT8, dequantized, float8_product, float8_weight, int8_weight, quantized_rows
+from ray_s2v.model.fused.quantize import FLOAT8, dequantized, float8_product, int8_weight, quantized_rows
 from ray_s2v.model.lora import lora_config, with_lora
 from tests.tiny import TINY, tiny_network
 
@@ -72,7 +72,7 @@ def test_float8_rows_fill_the_range() -> None:
 
 
 def test_float8_product_is_that_of_the_numbers_it_stands_for() -> None:
-    (x, x_scales), (weight, scales) = quantized_rows(uneven(TOKENS, IN, seed=0)), float8_weight(uneven(50, IN, seed=1))
+    (x, x_scales), (weight, scales) = quantized_rows(uneven(TOKENS, IN, seed=0)), quantized_rows(uneven(50, IN, seed=1))
     expected = (x.double() * x_scales.double()) @ (weight.double() * scales.double()).t()
     found = float8_product(x, x_scales, weight, scales, torch.float32)
     assert agree(found, expected)
@@ -84,7 +84,7 @@ def linear(out: int, rank: int, form: str, seed: int) -> tuple[Linear, Tensor]:
     lora = Lora(normal(rank, IN, seed=seed + 2) / IN**0.5, normal(out, rank, seed=seed + 3), 0.5 + rank) if rank else None
     if form == "as it is":
         return Linear(weight, bias, None, lora), weight
-    narrowed, scales = (int8_weight if form == "int8" else float8_weight)(weight)
+    narrowed, scales = (int8_weight if form == "int8" else quantized_rows)(weight)
     return Linear(narrowed, bias, scales, lora), dequantized(narrowed, scales, torch.float32)
 
 
@@ -203,3 +203,13 @@ def test_wide_precisions_leave_the_layer(precision: BasePrecision) -> None:
     narrow(layer, precision, CPU, CPU)
     assert layer.weight is weight
     assert not hasattr(layer, "scales")
+
+
+def test_float8_gradients_far_below_one_are_no_zeros() -> None:
+    """The loss is a mean over millions of numbers: gradients of 1e-10 and less are ordinary, and rows far from it have less."""
+    layer, weight = linear(96, 0, "float8", seed=20)
+    for size in (1.0, 1e-12, 1e-20):
+        grad = size * normal(7, 96, seed=21)
+        found, _ = project_pullback([grad], normal(7, IN, seed=22), (layer,))
+        expected = grad.double() @ weight.double()
+        assert (found.double() - expected).norm() / expected.norm() < 0.1, size

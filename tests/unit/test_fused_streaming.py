@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ray_s2v.model.flow import clip_losses
 from ray_s2v.model.fused.frozen import InMemory, OnDisk
+from ray_s2v.model.fused.functions import AS_WRITTEN
+from ray_s2v.model.fused.fuse import FastForm, fuse
 from ray_s2v.model.fused.linear import Linear, Lora
 from ray_s2v.model.fused.pinned import pinned
 from ray_s2v.model.fused.quantize import FLOAT8
 from ray_s2v.model.fused.residence import ALIGNMENT, Resident, Streamed
 from ray_s2v.model.fused.stash import Stash
 from ray_s2v.schema import ConfigError
+from tests.spawn.zero_runs import adapted_network, tiny_batch
 
 CPU = torch.device("cpu")
 UNITS = 7
@@ -146,6 +150,19 @@ def test_stash_gives_back_what_each_unit_kept_and_forgets_it() -> None:
             gone.append(weakref.ref(taken[0]))
             del taken
         assert all(reference() is None for reference in gone)
+
+
+def test_what_is_kept_needs_no_gradient_as_what_comes_back_from_the_host_does_not() -> None:
+    """Else the pullbacks are compiled once for each."""
+    model = adapted_network()
+    fuse(model.base_model.model, FastForm(AS_WRITTEN, "cpu"), torch.device("cpu"))
+    loss = clip_losses(model, tiny_batch(0, [0]), 3.0).sum()
+    newest, seen = model.base_model.model.blocks[0].unit.stash._newest, 0
+    while newest and (kept := newest()):
+        assert not any(tensor.requires_grad for tensor in kept.tensors if tensor is not None)
+        newest, seen = kept.before, seen + 1
+    assert seen == 7
+    loss.backward()
 
 
 def test_what_a_unit_kept_is_taken_once() -> None:

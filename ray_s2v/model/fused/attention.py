@@ -72,6 +72,8 @@ def fastest(device: torch.device, dtype: torch.dtype, head_dim: int, candidates:
     for kernel in candidates:
         try:
             times[kernel] = min(_trial_ms(q, k, v, grad, kernel) for _ in range(3))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # how torch says that a kernel is not for this card
             refusals.append(f"{kernel}: {str(error).splitlines()[0]}")
     if not times:

@@ -98,4 +98,6 @@ class OnDisk:
             event.synchronize()  # the GPU is done with what was in it
         view, done = self._buffers[buffer][: self._sizes[group]].numpy().data, 0
         while done < len(view):
-            done += os.preadv(self._files[group], [view[done:]], done)
+            count = os.preadv(self._files[group], [view[done:]], done)
+            assert count > 0, "the file is as long as it was written"
+            done += count

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ray_s2v.model.fused.quantize import float8_weight, int8_weight
+from ray_s2v.model.fused.quantize import int8_weight, quantized_rows
 
 BasePrecision = Literal["bf16", "fp32", "fp8", "int8"]
 
@@ -26,6 +26,6 @@ def narrow(layer: nn.Linear, precision: BasePrecision, device: torch.device, hom
     """
     if precision in ("bf16", "fp32"):
         return
-    weight, scales = (float8_weight if precision == "fp8" else int8_weight)(layer.weight.detach().to(device))
+    weight, scales = (quantized_rows if precision == "fp8" else int8_weight)(layer.weight.detach().to(device))
     layer.weight = nn.Parameter(weight.to(home), requires_grad=False)
     layer.register_buffer("scales", scales.to(home), persistent=False)

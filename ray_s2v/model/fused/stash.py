@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ray_s2v.model.fused.pinned import pinned
 
+LOOSE = 1.5  # how many times a tensor's size its buffer may have
 AHEAD = 2  # units whose tensors are on their way back while another computes: an injector is done before a block's have come
 
 
@@ -43,11 +45,15 @@ class Stash:
     units_on_host: int = 0
     _newest: weakref.ref[Kept] | None = None
     _free: list[Tensor] = field(default_factory=list)
+    _leaving: deque[list[tuple[Tensor, torch.cuda.Event]]] = field(default_factory=deque)  # by unit
     _streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
 
     def keep(self, position: int, tensors: Sequence[Tensor | None]) -> Kept:
         """Keeps the tensors of the unit at a position; nobody must write into them."""
         away = position < self.units_on_host
+        if away:
+            self._let_go(AHEAD - 1)
+            self._leaving.append([])
         kept = Kept([self._sent(t) if away and t is not None else t for t in tensors], self._newest)
         self._newest = weakref.ref(kept)
         return kept
@@ -55,6 +61,7 @@ class Stash:
     def take(self, kept: Kept) -> list[Tensor | None]:
         """The tensors, back on the GPU and no longer kept. Those that will be taken next start coming."""
         assert kept.tensors, "what a unit kept is taken once"
+        self._let_go(max(len(self._leaving) - 1, 0))
         for one in (kept, *self._next(kept)):
             self._fetch(one)
         tensors, kept.tensors = kept.tensors, []
@@ -74,16 +81,16 @@ class Stash:
         return self._streams
 
     def _buffer(self, size: int) -> Tensor:
-        """The smallest free one that is large enough, or a new one in place of one that is too small."""
-        fitting = [buffer for buffer in self._free if buffer.numel() >= size]
-        if fitting or self._free:
-            chosen = min(fitting, key=Tensor.numel) if fitting else max(self._free, key=Tensor.numel)
-            self._free = [buffer for buffer in self._free if buffer is not chosen]
-            if fitting:
-                return chosen
+        """The smallest free one that is large enough and not far too large, or a new one in place of one that is too small."""
+        fitting = [buffer for buffer in self._free if size <= buffer.numel() <= LOOSE * size]
+        chosen = min(fitting, key=Tensor.numel, default=None)
+        if chosen is None:
+            chosen = max((buffer for buffer in self._free if buffer.numel() < size), key=Tensor.numel, default=None)
+        self._free = [buffer for buffer in self._free if buffer is not chosen]
+        if chosen is not None and chosen.numel() < size:
             torch.cuda.synchronize()  # it may still be read
-            del chosen
-        return pinned(size)
+            chosen = None
+        return pinned(size) if chosen is None else chosen
 
     def _sent(self, tensor: Tensor) -> _Away:
         out, _ = self._both_ways(tensor.device)
@@ -96,8 +103,18 @@ class Stash:
             host.copy_(tensor, non_blocking=True)
             gone = torch.cuda.Event()
             gone.record(out)
-        tensor.record_stream(out)
+        self._leaving[-1].append((tensor, gone))
         return _Away(buffer, host, gone)
+
+    def _let_go(self, left: int) -> None:
+        """Forgets the units on their way to the host but the last `left`; what is computed next waits for their arrival.
+
+        Until it has arrived a tensor's memory must not be another's. record_stream would leave that to the allocator, which takes
+        new memory for as long as launches run ahead of the GPU.
+        """
+        while len(self._leaving) > left:
+            for tensor, gone in self._leaving.popleft():
+                torch.cuda.current_stream(tensor.device).wait_event(gone)
 
     def _fetch(self, kept: Kept) -> None:
         for tensor in kept.tensors:

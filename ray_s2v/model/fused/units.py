@@ -35,7 +35,9 @@ class _Block(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.unit, ctx.shared, ctx.plan = unit, shared, plan
             ctx.before = before if unit.keep_feed_forward else None
-            ctx.kept = unit.stash.keep(unit.position, [hidden, attended, lse] if unit.keep_attention else [hidden, None, None])
+            # Detached, as what comes back from the host is: one compilation for both.
+            given = hidden.detach()
+            ctx.kept = unit.stash.keep(unit.position, [given, attended, lse] if unit.keep_attention else [given, None, None])
         return out
 
     @staticmethod
@@ -53,7 +55,7 @@ class _Injection(torch.autograd.Function):
     def forward(ctx: Any, unit: Unit, hidden: Tensor, scale: Tensor, shift: Tensor, sound: Tensor, plan: Plan, *adapters: Tensor) -> Tensor:
         if any(ctx.needs_input_grad):
             ctx.unit, ctx.rest = unit, (scale, shift, sound, plan)
-            ctx.kept = unit.stash.keep(unit.position, [hidden])
+            ctx.kept = unit.stash.keep(unit.position, [hidden.detach()])
         return unit.functions.injection_forward(unit.residence.weights(unit.position), hidden, scale, shift, sound, plan)
 
     @staticmethod
