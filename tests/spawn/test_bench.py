@@ -40,9 +40,16 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(*arguments: str, mark: str = "") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ray_s2v.bench", *arguments]
+    """A shell that runs the tests in the background makes all its processes ignore Ctrl-C; this one does not."""
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, MARK: mark}, start_new_session=True
+        [sys.executable, "-m", "ray_s2v.bench", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, MARK: mark},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
