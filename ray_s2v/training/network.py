@@ -54,7 +54,13 @@ def why_plain(job: Job, outline: PeftModel) -> str:
         reasons.append("model.checkpointing none")
     wanted = {
         f"model.base_precision {job.model.base_precision}": job.model.base_precision in ("fp8", "int8"),
+        f"model.attention {job.model.attention}": job.model.attention != "auto",
+        "model.checkpointing selective": job.model.checkpointing == "selective",
+        "model.compile": job.model.compile is True,
+        "model.feed_forward_chunks": job.model.feed_forward_chunks > 1,
         "offload.blocks": job.offload.blocks is True,
+        "offload.blocks_per_group": job.offload.blocks_per_group > 1,
+        "offload.disk_path": job.offload.disk_path != "",
         "offload.activations": job.offload.activations is True,
     }
     if reasons and any(wanted.values()):
@@ -150,7 +156,9 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
     network = outline.base_model.model
     if gpu_gib is None:
         return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0, 0.0, 0.0)
-    need = Need.of(network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks)
+    need = Need.of(
+        network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks, compiled=model.compile is not False
+    )
     if zero.stage == 3:
         on_gpu = need.blocks / job.training.workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
         need = replace(need, blocks=2 * need.group + (on_gpu if zero.offload == "none" else 0))
@@ -159,7 +167,10 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
 
 
 def fits(job: Job, tokens: int) -> str:
-    """What a step takes on cards of each size, or why it does not fit; a line each. Fetches nothing: at the hub is the 14B."""
+    """What a step takes of the worker's share of cards of each size, or why it does not fit; a line each.
+
+    Fetches nothing: at the hub is the 14B.
+    """
     if Path(job.model.path).is_dir():
         network = Checkpoint(job.model.path).outline()
     else:
@@ -171,7 +182,8 @@ def fits(job: Job, tokens: int) -> str:
     lines = ["a step takes, computed, for the largest batch:"]
     for size in CARD_SIZES:
         try:
-            found = str(arrangement_for(job, outline, size * USABLE_OF_NOMINAL, tokens))
+            room = min(job.training.gpu_memory_gib or float("inf"), size * USABLE_OF_NOMINAL * job.training.worker_gpus)
+            found = str(arrangement_for(job, outline, room, tokens))
         except ConfigError as error:
             found = f"does not fit: {str(error).partition('. ')[0]}"
         lines.append(f"  of {size} GB: {found}")

@@ -66,6 +66,13 @@ def test_eight_bits_and_streaming(tmp_path: Path) -> None:
     assert network.blocks[0].attn1.to_q.weight.numel() == 0, "the module has given its weight away"
 
 
-def test_what_only_the_fast_form_has_is_refused_where_it_cannot_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"base_precision int8.*LoRA on proj_out"):
-        built(tmp_path, model__base_precision="int8", lora__targets=["to_q", "proj_out"])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("model__base_precision", "int8"), ("model__checkpointing", "selective"), ("model__compile", True), ("model__attention", "sdpa"),
+        ("model__feed_forward_chunks", 2), ("offload__blocks", True), ("offload__blocks_per_group", 2), ("offload__disk_path", "/fast"),
+    ],
+)  # fmt: skip
+def test_what_only_the_fast_form_has_is_refused_where_it_cannot_run(tmp_path: Path, setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting.replace('__', '.')}.*LoRA on proj_out"):
+        built(tmp_path, lora__targets=["to_q", "proj_out"], **{setting: value})
