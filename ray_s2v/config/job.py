@@ -246,16 +246,6 @@ class Job(Section):
                 yield f"zero.hpz {self.zero.hpz} must divide training.workers {self.training.workers}"
         if offload.disk_path and offload.blocks is False:
             yield "offload.disk_path is where blocks stream from, but offload.blocks is false: give true or auto"
-        # Only the fast form knows these, and it knows neither LoRA's dropout nor activations that are all kept.
-        by_modules = "lora.dropout" if self.lora.dropout else "model.checkpointing none" if model.checkpointing == "none" else ""
-        needs_fast_form = {
-            f"model.base_precision {model.base_precision}": model.base_precision in ("fp8", "int8"),
-            "offload.blocks": offload.blocks is True,
-            "offload.activations": offload.activations is True,
-        }
-        for setting, is_needed in needs_fast_form.items():
-            if by_modules and is_needed:
-                yield f"{setting} does not go with {by_modules}, which only the plain form of the network computes"
 
 
 def _no_gpu_of_this_kind(accelerator_type: str | None, key: str, gpus: float) -> Iterator[str]:

@@ -146,7 +146,7 @@ def _with_absolute_paths(job: Job, with_network: bool) -> Job:
         try:
             settings["model"]["path"] = _checked_network(job)
         except ConfigError as error:
-            wrong.append(str(error) if str(error).startswith("lora.") else f"model.path: {error}")
+            wrong.append(str(error) if str(error).startswith(("lora.", "model.", "offload.")) else f"model.path: {error}")
     for index, source in enumerate(settings["data"]["sources"]):
         for name in ("path", "audio_path", "pose_path"):
             if source[name] is not None:

@@ -249,8 +249,6 @@ def test_all_trained_sources_have_a_weight_or_none(tmp_path: Path) -> None:
         ({"zero": {"stage": 2, "offload": "cpu"}}, "offload is about stage 3"),
         ({"offload": {"blocks": False, "blocks_per_group": 2}}, "blocks_per_group is about blocks that stream"),
         ({"offload": {"blocks": False, "disk_path": "/fast"}}, "offload.blocks is false"),
-        ({"lora": {"dropout": 0.1}, "model": {"base_precision": "int8"}}, "does not go with lora.dropout"),
-        ({"model": {"checkpointing": "none"}, "offload": {"activations": True}}, "does not go with model.checkpointing none"),
     ],
 )
 def test_settings_of_memory_and_precision_that_cannot_be_together(settings: dict[str, dict[str, Any]], said: str) -> None:

@@ -74,5 +74,12 @@ def test_eight_bits_and_streaming(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_only_the_fast_form_has_is_refused_where_it_cannot_run(tmp_path: Path, setting: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"{setting.replace('__', '.')}.*LoRA on proj_out"):
+    with pytest.raises(ConfigError, match=rf"^{setting.replace('__', '.')}.*LoRA on proj_out"):
         built(tmp_path, lora__targets=["to_q", "proj_out"], **{setting: value})
+
+
+def test_so_with_the_adapters_dropout_and_with_activations_that_are_all_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^offload.blocks:.*lora.dropout"):
+        built(tmp_path, lora__dropout=0.1, offload__blocks=True)
+    with pytest.raises(ConfigError, match=r"^model.base_precision int8:.*model.checkpointing none"):
+        built(tmp_path, model__checkpointing="none", model__base_precision="int8")

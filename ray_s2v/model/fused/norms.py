@@ -59,8 +59,8 @@ def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     heads: [batch, tokens, heads, head_dim]. cosines, sines: [tokens, head_dim / 2] float32.
     """
     heads = heads.float()
-    # Each channel times its cosine, plus its neighbour times its sine, subtracted for the first of the two: written so that a
-    # compiler fuses it with a norm, which it does not with two halves put together.
+    # Each channel times its cosine, plus its neighbour times its sine, subtracted for the first of the two. Put together from two
+    # halves instead, the compiled pullback of norm and turn takes a third longer.
     neighbours = heads.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     signs = 2.0 * (torch.arange(heads.shape[-1], device=heads.device) % 2) - 1.0
     return heads * cosines.repeat_interleave(2, -1)[None, :, None] + neighbours * (signs * sines.repeat_interleave(2, -1))[None, :, None]
