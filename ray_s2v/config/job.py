@@ -122,7 +122,7 @@ class Offload(Section):
 
 
 class Lora(Section):
-    rank: Count = 16
+    rank: Annotated[Count, Field(le=1024)] = 16
     alpha: Positive | None = None  # the rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: list[Text] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
@@ -169,6 +169,7 @@ class Training(Section):
     worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
     gpu_memory_gib: Positive | None = None  # that a worker may take of its GPU; its share of the whole when none is given
     accelerator_type: Text | None = None  # of the workers' GPUs, as Ray names it
+    host_memory_gib: Positive | None = None  # of a machine, for all its workers; what is free there when none is given
     max_failures: Whole = 3  # of workers, before the run gives up
     continuation: Share = 0.5
     learning_rate: Positive = 1e-4
@@ -227,8 +228,9 @@ class Job(Section):
                 yield f"model.attention {model.attention} runs on GPUs, but training.worker_gpus is 0: give auto"
             if offload.activations is True:
                 yield "offload.activations moves what a GPU cannot hold, but training.worker_gpus is 0: give auto or false"
-            if self.training.gpu_memory_gib:
-                yield "training.gpu_memory_gib is given, but training.worker_gpus is 0: leave it out"
+            for key in ("gpu_memory_gib", "host_memory_gib"):
+                if getattr(self.training, key):
+                    yield f"training.{key} says what may be used beside a GPU, but training.worker_gpus is 0: leave it out"
             if model.base_precision == "fp8":
                 yield "model.base_precision fp8 runs on GPUs, but training.worker_gpus is 0: give bf16, fp32 or int8"
         if model.base_precision == "fp32" and model.attention in ("cudnn", "flash"):

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ray_s2v.schema import FRAMES_PER_LATENT, LATENT_STRIDE, Bucket
+
 REFERENCE_TIME = 30
 MOTION_TIMES = ((-1,), (-3,), (-19, -14, -9, -4))  # of the 1x, 2x and 4x packed segments
 MOTION_STRIDES = (1, 2, 4)
@@ -39,6 +41,11 @@ def num_tokens(latent_frames: int, latent_height: int, latent_width: int, has_mo
     """Tokens that the blocks see of a clip."""
     segments = segment_positions(latent_frames, latent_height, latent_width)
     return sum(len(segment) for segment in (segments if has_motion else segments[:2]))
+
+
+def bucket_tokens(bucket: Bucket, has_motion: bool) -> int:
+    """Tokens of a clip of a bucket."""
+    return num_tokens(bucket.num_frames // FRAMES_PER_LATENT, bucket.height // LATENT_STRIDE, bucket.width // LATENT_STRIDE, has_motion)
 
 
 def rotary_angles(positions: NDArray[np.int64], head_dim: int) -> Tensor:

@@ -13,6 +13,7 @@ import ray.data
 from ray._private.utils import read_ray_address
 
 from ray_s2v.config.job import Job
+from ray_s2v.model.fused.memory import ALLOCATOR
 from ray_s2v.schema import ConfigError
 
 # Read by Ray when it is imported or started. Nothing phones home; the controller looks at its workers every half second instead
@@ -22,8 +23,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # What goes to host memory and comes back leaves holes of all sizes in the GPU's; torch then joins them.
-    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    **ALLOCATOR,
     # Processes that may be starting at once: Ray's default, one a core, makes it warn of our few actors on a small machine.
     "RAY_worker_maximum_startup_concurrency": str(max(8, os.cpu_count() or 0)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,18 +16,21 @@ from ray_s2v.config.job import Job
 from ray_s2v.data.plan import Plan
 from ray_s2v.model.checkpoint import checkpoint_folder, empty_model
 from ray_s2v.model.fused.attention import GPU_KERNELS, Kernel, fastest
+from ray_s2v.model.fused.frozen import check_disk
 from ray_s2v.model.fused.functions import AS_WRITTEN, compiled
 from ray_s2v.model.fused.fuse import FastForm, fuse, obstacles
-from ray_s2v.model.fused.memory import GIB, Arrangement, Need, arranged
-from ray_s2v.model.fused.precision import narrow, narrow_layers
+from ray_s2v.model.fused.memory import GIB, Arrangement, Need, Room, arranged
+from ray_s2v.model.fused.precision import narrow, narrow_layers, placeholder
 from ray_s2v.model.lora import lora_config, with_lora
-from ray_s2v.model.rope import num_tokens
+from ray_s2v.model.rope import bucket_tokens
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import FRAMES_PER_LATENT, ConfigError
+from ray_s2v.ranks import Machine, everyone
+from ray_s2v.schema import ConfigError
+from ray_s2v.training.host_memory import usable_host_gib
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
 KERNELS: dict[str, Kernel] = {"cudnn": "cudnn", "flash": "flash", "sdpa": "efficient"}
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 CARD_SIZES = (24, 48, 80, 141, 192)  # RTX 4090 and A5000, A6000 and L40S, A100 and H100, H200, MI300X
 USABLE_OF_NOMINAL = 0.985  # what a card that is sold as 24 GB shows, in GiB
 
@@ -39,9 +43,7 @@ def job_lora(job: Job) -> LoraConfig:
 
 def most_tokens(plan: Plan, job: Job) -> int:
     """Tokens of the largest batch that a worker will meet."""
-    with_motion = job.training.continuation > 0
-    sizes = [num_tokens(b.num_frames // FRAMES_PER_LATENT, b.height // 8, b.width // 8, with_motion) for b in plan.order.buckets]
-    return job.training.batch_size * max(sizes)
+    return job.training.batch_size * max(bucket_tokens(bucket, job.training.continuation > 0) for bucket in plan.order.buckets)
 
 
 def why_plain(job: Job, outline: PeftModel) -> str:
@@ -99,32 +101,53 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
     """
     started = time.monotonic()
     _check_card(job, device)
-    room = memory_gib(job, device)
-    if room is not None:  # taking more is an error, not another process's loss
-        torch.cuda.set_per_process_memory_fraction(room * GIB / torch.cuda.get_device_properties(device).total_memory, device)
+    gpu_gib = memory_gib(job, device)
+    if gpu_gib is not None:  # taking more is an error, not another process's loss
+        torch.cuda.set_per_process_memory_fraction(gpu_gib * GIB / torch.cuda.get_device_properties(device).total_memory, device)
+    machine = Machine.of_this_rank()
     outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
     plain = why_plain(job, outline)
-    arrangement = None if plain else arrangement_for(job, outline, room, tokens)
-    # What will be rounded, streamed or sharded stays in the file until it is its turn.
-    by_turns = job.model.base_precision in ("fp8", "int8") or job.zero.stage == 3 or bool(arrangement and arrangement.stream)
-    network = weights.read(
-        DTYPES[job.model.base_precision],
-        lambda name: CPU if by_turns and name.startswith(("blocks.", "audio_injector.injector.")) else device,
-    )
+    arrangement = None if plain else arrangement_for(job, outline, room_of(job, gpu_gib, machine), tokens)
+    streams = bool(arrangement and arrangement.stream)
+    if job.offload.disk_path and arrangement and streams and machine.is_first:
+        check_disk(Path(job.offload.disk_path), arrangement.disk_gib * GIB)
+    network = _read(job, weights, device, streams, machine)
     # Before rounding: PEFT draws an adapter in the dtype of the weight that it is for.
     model = with_lora(network, job_lora(job), job.run.seed, device).train()
-    home = CPU if arrangement and arrangement.stream else device
-    for layer in narrow_layers(network):
-        narrow(layer, job.model.base_precision, device, home)
-    if home == device and job.zero.stage < 3:
+    _narrow(job, network, device, streams, machine)
+    if not streams and job.zero.stage < 3:
         network.to(device)
     if arrangement:
-        fuse(network, _fast_form(job, network, device, arrangement, note), device)
+        fuse(network, _fast_form(job, network, device, arrangement, machine, note), device)
     elif job.model.checkpointing != "none":
         network.enable_gradient_checkpointing()
     how = f"it runs in its plain, slower form: {plain}" if plain else f"a step takes {arrangement}"
     note(f"the network was loaded in {time.monotonic() - started:.0f} s; {how}")
     return model
+
+
+def _read(job: Job, weights: Weights, device: torch.device, streams: bool, machine: Machine) -> WanS2VTransformer3DModel:
+    """The network; what will be rounded, streamed or sharded stays in the file until it is its turn.
+
+    What streams is read once on a machine: the other ranks have tensors without memory, of which they need the shapes.
+    """
+    by_turns = job.model.base_precision in ("fp8", "int8") or job.zero.stage == 3 or streams
+    home = META if streams and not machine.is_first else CPU if by_turns else device
+    network = weights.read(
+        DTYPES[job.model.base_precision],
+        lambda name: home if name.startswith(("blocks.", "audio_injector.injector.")) else device,
+    )
+    absent = {name: placeholder(tensor) for name, tensor in network.state_dict().items() if tensor.device == META}
+    network.load_state_dict(absent, strict=False, assign=True)
+    return network
+
+
+def _narrow(job: Job, network: WanS2VTransformer3DModel, device: torch.device, streams: bool, machine: Machine) -> None:
+    """Rounds the large weights, a layer at a time, to where they are kept."""
+    where = META if streams and not machine.is_first else device
+    home = CPU if streams else device
+    for layer in narrow_layers(network):
+        narrow(layer, job.model.base_precision, where, home)
 
 
 def _check_card(job: Job, device: torch.device) -> None:
@@ -134,7 +157,10 @@ def _check_card(job: Job, device: torch.device) -> None:
     name = torch.cuda.get_device_name(device)
     if job.model.base_precision == "fp8" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 9):
         raise ConfigError(f"model.base_precision fp8: {name} has no float8 products; give int8 or bf16")
-    total = torch.cuda.get_device_properties(device).total_memory / GIB
+    properties = torch.cuda.get_device_properties(device)
+    if job.model.base_precision == "fp8" and torch.version.hip and not properties.gcnArchName.startswith("gfx94"):
+        raise ConfigError(f"model.base_precision fp8: it is in MI300's format, which {name} has not; give int8 or bf16")
+    total = properties.total_memory / GIB
     if job.training.gpu_memory_gib and job.training.gpu_memory_gib > total:
         raise ConfigError(f"training.gpu_memory_gib {job.training.gpu_memory_gib:g}: {name} has {total:.1f}")
 
@@ -147,14 +173,22 @@ def memory_gib(job: Job, device: torch.device) -> float | None:
     return job.training.gpu_memory_gib or total * job.training.worker_gpus
 
 
-def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens: int) -> Arrangement:
-    """Where things lie on a GPU of so much memory; all in one place on a CPU.
+def room_of(job: Job, gpu_gib: float | None, machine: Machine) -> Room | None:
+    """What there is for each rank of a machine; None on a CPU. Every rank of it computes the same."""
+    if gpu_gib is None:
+        return None
+    host_gib = job.training.host_memory_gib or everyone(usable_host_gib())[machine.ranks[0]]
+    return Room(gpu_gib, host_gib, len(machine.ranks), job.offload.disk_path != "")
+
+
+def arrangement_for(job: Job, outline: PeftModel, room: Room | None, tokens: int) -> Arrangement:
+    """Where things lie in so much room; all in one place on a CPU, for which there is none.
 
     outline: the network with its adapter; it may be without memory. Raises ConfigError if a step does not fit.
     """
     model, offload, zero = job.model, job.offload, job.zero
     network = outline.base_model.model
-    if gpu_gib is None:
+    if room is None:
         return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0, 0.0, 0.0)
     need = Need.of(
         network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks, compiled=model.compile is not False
@@ -163,7 +197,7 @@ def arrangement_for(job: Job, outline: PeftModel, gpu_gib: float | None, tokens:
         on_gpu = need.blocks / job.training.workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
         need = replace(need, blocks=2 * need.group + (on_gpu if zero.offload == "none" else 0))
     checkpointing: Any = model.checkpointing
-    return arranged(need, gpu_gib, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
+    return arranged(need, room, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
 
 
 def fits(job: Job, tokens: int) -> str:
@@ -182,7 +216,8 @@ def fits(job: Job, tokens: int) -> str:
     lines = ["a step takes, computed, for the largest batch:"]
     for size in CARD_SIZES:
         try:
-            room = min(job.training.gpu_memory_gib or float("inf"), size * USABLE_OF_NOMINAL * job.training.worker_gpus)
+            gpu_gib = min(job.training.gpu_memory_gib or math.inf, size * USABLE_OF_NOMINAL * job.training.worker_gpus)
+            room = Room(gpu_gib, job.training.host_memory_gib or math.inf, disk=job.offload.disk_path != "")
             found = str(arrangement_for(job, outline, room, tokens))
         except ConfigError as error:
             found = f"does not fit: {str(error).partition('. ')[0]}"
@@ -191,17 +226,23 @@ def fits(job: Job, tokens: int) -> str:
 
 
 def _fast_form(
-    job: Job, network: WanS2VTransformer3DModel, device: torch.device, arrangement: Arrangement, note: Callable[[str], None]
+    job: Job,
+    network: WanS2VTransformer3DModel,
+    device: torch.device,
+    arrangement: Arrangement,
+    machine: Machine,
+    note: Callable[[str], None],
 ) -> FastForm:
     model, dtype = job.model, DTYPES[job.model.base_precision]
     candidates = GPU_KERNELS if model.attention == "auto" else (KERNELS[model.attention],)
     compiles = device.type != "cpu" if model.compile == "auto" else model.compile
     return FastForm(
-        functions=compiled(note) if compiles else AS_WRITTEN,
+        functions=compiled(note, is_wanted=model.compile is True) if compiles else AS_WRITTEN,
         kernel=fastest(device, dtype, network.config.attention_head_dim, candidates),
         feed_forward_chunks=model.feed_forward_chunks,
         blocks_per_group=job.offload.blocks_per_group if arrangement.stream else None,
         weights_on_disk=Path(job.offload.disk_path) if job.offload.disk_path else None,
+        machine=machine,
         units_on_host=arrangement.units_on_host,
         blocks_without_attention=arrangement.blocks_without_attention,
         blocks_with_feed_forward=arrangement.blocks_with_feed_forward,

@@ -239,7 +239,7 @@ def test_all_trained_sources_have_a_weight_or_none(tmp_path: Path) -> None:
         ({"training": {"worker_gpus": 0}, "model": {"base_precision": "fp8"}}, "base_precision fp8 runs on GPUs"),
         ({"training": {"worker_gpus": 0}, "model": {"attention": "flash"}}, "attention flash runs on GPUs"),
         ({"training": {"worker_gpus": 0}, "offload": {"activations": True}}, "offload.activations moves what a GPU cannot hold"),
-        ({"training": {"worker_gpus": 0, "gpu_memory_gib": 24}}, "gpu_memory_gib is given"),
+        ({"training": {"worker_gpus": 0, "gpu_memory_gib": 24}}, "gpu_memory_gib says"),
         ({"model": {"base_precision": "fp32", "attention": "cudnn"}}, "attention cudnn computes in bf16"),
         ({"model": {"base_precision": "int4"}}, "int4 rounds this model's weights too coarsely"),
         ({"zero": {"stage": 3}, "offload": {"blocks": True}}, "offload.blocks and zero.stage 3"),

@@ -10,7 +10,7 @@ import ray_s2v
 
 ROOT = Path(ray_s2v.__file__).parent
 ROOMS = [
-    {"schema", "config", "job_file", "location", "storage"},
+    {"schema", "config", "job_file", "location", "storage", "ranks"},
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},

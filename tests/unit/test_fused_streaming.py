@@ -56,7 +56,7 @@ def in_groups(count: int) -> list[list[int]]:
 
 @pytest.fixture(params=["memory", "disk"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> InMemory | OnDisk:
-    return InMemory() if request.param == "memory" else OnDisk(tmp_path)
+    return InMemory() if request.param == "memory" else OnDisk(tmp_path, CPU)
 
 
 def same(found: Any, expected: Any) -> bool:
@@ -121,7 +121,7 @@ def test_no_more_than_two_groups_are_on_the_device() -> None:
 
 def test_files_have_no_names_that_could_stay_behind(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there yet"
-    streamed = Streamed([weights(position) for position in UP], in_groups(3), OnDisk(folder), CPU)
+    streamed = Streamed([weights(position) for position in UP], in_groups(3), OnDisk(folder, CPU), CPU)
     assert list(folder.iterdir()) == []
     assert same(streamed.weights(0), weights(0))
 
@@ -129,7 +129,7 @@ def test_files_have_no_names_that_could_stay_behind(tmp_path: Path) -> None:
 def test_folder_that_cannot_hold_the_weights_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"offload.disk_path: .*file/folder cannot hold"):
-        Streamed([weights(0)], [[0]], OnDisk(tmp_path / "file" / "folder"), CPU)
+        Streamed([weights(0)], [[0]], OnDisk(tmp_path / "file" / "folder", CPU), CPU)
 
 
 def test_resident_weights_are_those_given() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ray_s2v.model.fused.memory import ADAPTER_BYTES, GIB, RESERVE, USABLE, Need, arranged
+from ray_s2v.model.fused.memory import ADAPTER_BYTES, GIB, RESERVE, USABLE, Need, Room, arranged
 from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.rope import num_tokens
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
@@ -77,42 +77,42 @@ def test_check_counts_the_workers_share(outline: WanS2VTransformer3DModel) -> No
 
 
 def test_everything_stays_where_it_fits() -> None:
-    found = arranged(SMALL, card(ALL_ON_GPU), "auto", "auto", "auto")
+    found = arranged(SMALL, Room(card(ALL_ON_GPU)), "auto", "auto", "auto")
     assert (found.stream, found.units_on_host, found.blocks_without_attention, found.blocks_with_feed_forward) == (False, 0, 0, 0)
     assert found.gpu_gib == pytest.approx(ALL_ON_GPU)
     assert found.host_gib == 0
 
 
 def test_room_that_is_left_keeps_the_feed_forward() -> None:
-    assert arranged(SMALL, card(ALL_ON_GPU + 2), "auto", "auto", "auto").blocks_with_feed_forward == 1
-    assert arranged(SMALL, card(ALL_ON_GPU + 9), "auto", "auto", "auto").blocks_with_feed_forward == 2
-    assert arranged(SMALL, card(ALL_ON_GPU + 9), "selective", "auto", "auto").blocks_with_feed_forward == 0
-    assert arranged(replace(SMALL, feed_forward=0.0), card(ALL_ON_GPU + 9), "auto", "auto", "auto").blocks_with_feed_forward == 0
+    assert arranged(SMALL, Room(card(ALL_ON_GPU + 2)), "auto", "auto", "auto").blocks_with_feed_forward == 1
+    assert arranged(SMALL, Room(card(ALL_ON_GPU + 9)), "auto", "auto", "auto").blocks_with_feed_forward == 2
+    assert arranged(SMALL, Room(card(ALL_ON_GPU + 9)), "selective", "auto", "auto").blocks_with_feed_forward == 0
+    assert arranged(replace(SMALL, feed_forward=0.0), Room(card(ALL_ON_GPU + 9)), "auto", "auto", "auto").blocks_with_feed_forward == 0
 
 
 def test_host_memory_before_computing_again() -> None:
     many = replace(SMALL, inputs=(GIB,) * 20, attention=(0.5 * GIB,) * 20)
-    found = arranged(many, card(1 + 4 + 3 + 30 + RESERVE - 6), "auto", "auto", "auto")
+    found = arranged(many, Room(card(1 + 4 + 3 + 30 + RESERVE - 6)), "auto", "auto", "auto")
     # Each unit that goes takes 1.5 away, and three of 1.5 are on their way or in use: 4.5 - 1.5 n <= -6.
     assert (found.units_on_host, found.blocks_without_attention, found.stream) == (7, 0, False)
     assert found.host_gib == pytest.approx(7 * 1.5)
-    assert arranged(many, card(1 + 4 + 3 + 30 + RESERVE - 6), "auto", "auto", False).blocks_without_attention == 12
+    assert arranged(many, Room(card(1 + 4 + 3 + 30 + RESERVE - 6)), "auto", "auto", False).blocks_without_attention == 12
 
 
 def test_full_checkpointing_keeps_no_attention_and_selective_all_of_it() -> None:
-    assert arranged(SMALL, 100, "full", "auto", "auto").blocks_without_attention == 2
+    assert arranged(SMALL, Room(100), "full", "auto", "auto").blocks_without_attention == 2
     with pytest.raises(ConfigError, match=r"13\.0 GiB"):
-        arranged(SMALL, card(ALL_ON_GPU - 0.25), "selective", False, False)
-    assert arranged(SMALL, card(ALL_ON_GPU - 0.25), "auto", False, False).blocks_without_attention == 1
+        arranged(SMALL, Room(card(ALL_ON_GPU - 0.25)), "selective", False, False)
+    assert arranged(SMALL, Room(card(ALL_ON_GPU - 0.25)), "auto", False, False).blocks_without_attention == 1
 
 
 def test_blocks_stream_where_nothing_else_helps() -> None:
     many = replace(SMALL, blocks=40 * GIB)
-    found = arranged(many, card(1 + 2 * 2 + 3 + 4 + RESERVE), "auto", "auto", "auto")
+    found = arranged(many, Room(card(1 + 2 * 2 + 3 + 4 + RESERVE)), "auto", "auto", "auto")
     assert found.stream
     assert found.host_gib == 40
     with pytest.raises(ConfigError, match="offload"):
-        arranged(many, card(20), "auto", False, "auto")
+        arranged(many, Room(card(20)), "auto", False, "auto")
 
 
 def test_the_14b_fits_cards_of_all_sizes(outline: WanS2VTransformer3DModel) -> None:
@@ -124,3 +124,35 @@ def test_the_14b_fits_cards_of_all_sizes(outline: WanS2VTransformer3DModel) -> N
     assert not any("does not fit" in line for line in lines)
     assert "stream" in lines[0]
     assert all("does not fit" in line for line in fits(job, 40 * TOKENS).split("\n")[1:4])
+
+
+def test_host_memory_that_lacks_is_made_up_for() -> None:
+    """Some go to the host, and attention is computed again where they would be too many."""
+    many = replace(SMALL, inputs=(GIB,) * 20, attention=(0.5 * GIB,) * 20)
+    gpu = card(1 + 4 + 3 + 30 + RESERVE - 6)
+    room = Room(gpu, host_gib=8)
+    found = arranged(many, room, "auto", False, "auto")
+    assert 0 < found.blocks_without_attention < 12
+    assert 0 < found.host_gib <= 8
+    assert arranged(many, Room(gpu, host_gib=0), "auto", False, "auto").blocks_without_attention == 12
+    assert arranged(many, Room(gpu, host_gib=2 * 7 * 1.5, ranks=2), "auto", False, "auto").units_on_host == 7
+    with pytest.raises(ConfigError, match=r"at least 10\.5 GiB of host memory .* there are 8\.0 .*training\.host_memory_gib"):
+        arranged(many, room, "selective", False, "auto")
+
+
+def test_what_streams_is_in_a_machines_memory_once_or_on_its_disk() -> None:
+    large = replace(SMALL, blocks=40 * GIB)
+    gpu = card(1 + 2 * 2 + 3 + 4 + RESERVE)
+    found = arranged(large, Room(gpu, ranks=4), "auto", "auto", False)
+    assert (found.host_gib, found.disk_gib) == (40, 0)
+    found = arranged(large, Room(gpu, ranks=4, disk=True), "auto", "auto", False)
+    assert (found.host_gib, found.disk_gib) == (4 * 3 * 2, 40)  # three groups in memory on each rank
+    assert "40.0 GiB of a disk, blocks stream from the disk" in str(found)
+    with pytest.raises(ConfigError, match=r"at least 40\.0 GiB of host memory .*offload\.disk_path"):
+        arranged(large, Room(gpu, host_gib=39), "auto", "auto", "auto")
+
+
+def test_streaming_comes_before_computing_attention_again() -> None:
+    large = replace(SMALL, blocks=5 * GIB)
+    found = arranged(large, Room(card(ALL_ON_GPU + 0.25)), "auto", "auto", False)
+    assert (found.stream, found.blocks_without_attention) == (True, 0)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ray_s2v.ranks import everyone
 from ray_s2v.schema import ConfigError
 
 Kernel = Literal["cudnn", "flash", "efficient", "cpu"]
@@ -62,23 +63,25 @@ def attention_pullback(
 
 
 def fastest(device: torch.device, dtype: torch.dtype, head_dim: int, candidates: Sequence[Kernel] = GPU_KERNELS) -> Kernel:
-    """The kernel that takes least time forward and back on this device, of those that run there at all."""
+    """The kernel that takes least time forward and back on the slowest rank's device, of those that run on all of them."""
     if device.type == "cpu":
         return "cpu"
     shape = (1, TRIAL_TOKENS, 8, head_dim)
     q, k, v, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(4))
-    times: dict[Kernel, float] = {}
+    own: dict[Kernel, float] = {}
     refusals = []
     for kernel in candidates:
         try:
-            times[kernel] = min(_trial_ms(q, k, v, grad, kernel) for _ in range(3))
+            own[kernel] = min(_trial_ms(q, k, v, grad, kernel) for _ in range(3))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # how torch says that a kernel is not for this card
             refusals.append(f"{kernel}: {str(error).splitlines()[0]}")
-    if not times:
+    each_rank = everyone(own)
+    on_all = [kernel for kernel in candidates if all(kernel in times for times in each_rank)]
+    if not on_all:
         raise ConfigError(f"model.attention: no kernel runs on {torch.cuda.get_device_name(device)}: {'; '.join(refusals)}")
-    return min(times, key=lambda kernel: times[kernel])
+    return min(on_all, key=lambda kernel: max(times[kernel] for times in each_rank))
 
 
 def _trial_ms(q: Tensor, k: Tensor, v: Tensor, grad: Tensor, kernel: Kernel) -> float:

@@ -6,13 +6,13 @@ a frozen tensor's gradient would need is not computed, nor is the feed-forward's
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ray_s2v.model.fused.attention import Kernel, attention, attention_pullback
+from ray_s2v.model.fused.feed_forward import FeedForward, feed_forward, feed_forward_pullback
 from ray_s2v.model.fused.linear import Linear, lora_gradients, project, project_pullback
 from ray_s2v.model.fused.norms import (
     by_segment,
@@ -22,10 +22,6 @@ from ray_s2v.model.fused.norms import (
     rms_norm_pullback,
     rotated,
 )  # fmt: skip
-
-# The tanh form's 2 sqrt(2 / pi), and 0.044715 times it: 0.5 (1 + tanh(z)) is the logistic function of 2 z.
-GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
-GELU_CUBIC = 0.044715 * GELU_LINEAR
 
 
 class Attention(NamedTuple):
@@ -85,19 +81,6 @@ def _modulation(block: Block, shared: Shared, num_tokens: int, num_noisy: int) -
     return _Modulation(columns[0], 1 + columns[1], columns[2], columns[3], 1 + columns[4], columns[5])
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, float32, written with the logistic function: with float8 rounding 1.2 ms, with tanh 1.8 (H100)."""
-    x = x.float()
-    return x * torch.sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x.square()))
-
-
-def _gelu_pullback(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of x, float32."""
-    x = x.float()
-    share = torch.sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x.square()))
-    return grad.float() * (share + x * share * (1 - share) * (GELU_LINEAR + 3 * GELU_CUBIC * x.square()))
-
-
 def _self_inputs(block: Block, hidden: Tensor, shared: Shared, m: _Modulation, plan: Plan) -> tuple[Tensor, ...]:
     """What self-attention is computed from: the layers' input x [tokens, dim], q and k before their norm, then q, k and v by head."""
     w, dtype, by_head = block.self_attention, shared.text.dtype, (*hidden.shape[:2], plan.num_heads, -1)
@@ -146,8 +129,8 @@ def _after_text(block: Block, hidden: Tensor, through: _Text) -> Tensor:
     return hidden + projected.view_as(hidden)
 
 
-def _feed_forward_input(hidden: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
-    return layer_norm(hidden, scale, shift, eps).to(dtype).flatten(0, 1)
+def _feed_forward_of(block: Block, m: _Modulation, shared: Shared, plan: Plan) -> FeedForward:
+    return FeedForward(block.up, block.down, m.scale_ffn, m.shift_ffn, m.gate_ffn, shared.text.dtype, plan.eps, plan.feed_forward_chunks)
 
 
 def block_forward(block: Block, hidden: Tensor, shared: Shared, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,22 +144,8 @@ def block_forward(block: Block, hidden: Tensor, shared: Shared, plan: Plan) -> t
     attended, lse = attention(q, k, v, plan.kernel)
     hidden = _after_attention(block, hidden, attended, m)
     hidden = _after_text(block, hidden, _through_text(block, hidden, shared, plan))
-    dtype, parts, befores = shared.text.dtype, [], []
-    for part, scale, shift, gate in _chunks(plan.feed_forward_chunks, hidden, m.scale_ffn, m.shift_ffn, m.gate_ffn):
-        (before,) = project(_feed_forward_input(part, scale, shift, dtype, plan.eps), (block.up,))
-        (out,) = project(_gelu(before).to(dtype), (block.down,))
-        parts.append(part + out.view_as(part) * gate)
-        befores.append(before)
-    return _joined(parts), attended, lse, befores[0] if len(befores) == 1 else before.new_empty(0)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _chunks(count: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """The tensors in so many pieces of tokens, which are dimension 1."""
-    return list(zip(*(tensor.chunk(count, dim=1) for tensor in tensors), strict=True))
+    out, before = feed_forward(hidden, _feed_forward_of(block, m, shared, plan))
+    return out, attended, lse, before
 
 
 def block_pullback(
@@ -202,7 +171,7 @@ def block_pullback(
     text = _through_text(block, after_attention, shared, plan)
     after_text = _after_text(block, after_attention, text)
 
-    grad, of_feed_forward = _feed_forward_pullback(block, grad, after_text, before, m, dtype, plan)
+    grad, of_feed_forward = feed_forward_pullback(grad, after_text, before, _feed_forward_of(block, m, shared, plan))
     grad, of_text = _text_pullback(block, grad, after_attention, text, plan)
 
     w = block.self_attention
@@ -216,22 +185,6 @@ def block_pullback(
     of_x, of_qkv = project_pullback([of_q, of_k, grads[2].flatten(2).flatten(0, 1)], x, (w.q, w.k, w.v))
     grad = grad + layer_norm_pullback(of_x.view_as(hidden), hidden, m.scale_attention, plan.eps)
     return grad, [*of_qkv, *of_out, *of_text, *of_feed_forward]
-
-
-def _feed_forward_pullback(
-    block: Block, grad: Tensor, hidden: Tensor, before: Tensor | None, m: _Modulation, dtype: torch.dtype, plan: Plan
-) -> tuple[Tensor, list[Tensor]]:
-    assert before is None or plan.feed_forward_chunks == 1
-    parts, of_lora = [], []
-    for g, part, scale, shift, gate in _chunks(plan.feed_forward_chunks, grad, hidden, m.scale_ffn, m.shift_ffn, m.gate_ffn):
-        x = _feed_forward_input(part, scale, shift, dtype, plan.eps)
-        entering = project(x, (block.up,))[0] if before is None else before
-        of_active, of_down = project_pullback([(g * gate).to(dtype).flatten(0, 1)], _gelu(entering).to(dtype), (block.down,))
-        of_x, of_up = project_pullback([_gelu_pullback(of_active, entering).to(dtype)], x, (block.up,))
-        parts.append(g + layer_norm_pullback(of_x.view_as(part), part, scale, plan.eps))
-        of_lora.append([*of_up, *of_down])
-    summed = [torch.stack(tensors).sum(0) if len(tensors) > 1 else tensors[0] for tensors in zip(*of_lora, strict=True)]
-    return _joined(parts), summed
 
 
 def _text_pullback(block: Block, grad: Tensor, hidden: Tensor, text: _Text, plan: Plan) -> tuple[Tensor, list[Tensor]]:

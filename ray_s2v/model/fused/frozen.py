@@ -1,31 +1,58 @@
-"""Groups of frozen weights outside the GPU: page-locked in the host's memory, or in files on a disk."""
+"""Groups of frozen weights outside the GPU: page-locked in the host's memory, or in a file on a disk; once for all ranks of a machine."""
 
 from __future__ import annotations
 
+import mmap
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ray_s2v.model.fused.pinned import pinned
+from ray_s2v.ranks import ALONE, Machine
 from ray_s2v.schema import ConfigError
+
+GIB = 2**30
+BUFFERS = 3  # groups of a file on a disk that are in memory: the one that is sent, the next, and the one before, which is next at the turn
+Write = Callable[[int, Tensor], None]  # puts a group's bytes into uint8 [size]
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    """Where each group begins in the file, at a page, and where the last one ends."""
+    return [0, *accumulate(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes)]
 
 
 class InMemory:
-    """Each group in page-locked memory of its own."""
+    """All groups in page-locked memory, which the ranks of a machine share."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine = ALONE) -> None:
+        self._machine = machine
         self._groups: list[Tensor] = []
 
-    def room(self, size: int) -> Tensor:
-        """uint8 [size] for the next group, to be filled and given to `add`."""
-        return pinned(size)
+    def hold(self, sizes: Sequence[int], write: Write) -> None:
+        """Takes groups of so many bytes, written by the machine's first rank."""
+        starts = _starts(sizes)
 
-    def add(self, group: Tensor) -> None:
-        self._groups.append(group)
+        def filled() -> int:
+            file = os.memfd_create("frozen-weights")
+            os.ftruncate(file, starts[-1])
+            with mmap.mmap(file, starts[-1]) as pages:
+                everything = torch.frombuffer(pages, dtype=torch.uint8)
+                for group, size in enumerate(sizes):
+                    write(group, everything[starts[group] : starts[group] + size])
+                del everything  # or the pages cannot be closed
+            return file
+
+        file = self._machine.shared_file(filled)
+        everything = pinned(starts[-1], file)
+        self._groups = [everything[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
     def get(self, group: int, following: int | None) -> Tensor:
         """A group's bytes, page-locked. `following` is what will be asked for next."""
@@ -36,36 +63,42 @@ class InMemory:
 
 
 class OnDisk:
-    """Each group in a file of a folder, from where a thread reads it into one of a few page-locked buffers, one group ahead.
+    """All groups in a file in a folder, from where a thread reads them into a few page-locked buffers, one group ahead.
 
-    The files are nameless: they are gone when the process is, however it ends. Raises ConfigError where they cannot be written.
+    The file is nameless: it is gone when the processes are, however they end.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: list[int] = []
-        self._sizes: list[int] = []
+    def __init__(self, folder: Path, device: torch.device, machine: Machine = ALONE) -> None:
+        self._folder, self._machine = folder, machine
+        self._file = -1
+        self._sizes: Sequence[int] = []
+        self._starts: list[int] = []
         self._buffers: list[Tensor] = []
-        self._read_until: list[torch.cuda.Event | None] = [None, None, None]
+        self._read_until: list[torch.cuda.Event | None] = [None] * BUFFERS
         self._holds: dict[int, int] = {}  # group -> buffer, oldest first
         self._coming: dict[int, Future[None]] = {}
-        self._reader = ThreadPoolExecutor(1)
+        # A thread that asks CUDA for anything else first would take memory of the first GPU.
+        self._reader = ThreadPoolExecutor(1, initializer=partial(torch.cuda.set_device, device) if device.type == "cuda" else None)
 
-    def room(self, size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.uint8)
+    def hold(self, sizes: Sequence[int], write: Write) -> None:
+        """Takes groups of so many bytes, written by the machine's first rank. Raises ConfigError where the folder cannot hold them."""
+        self._sizes, self._starts = sizes, _starts(sizes)
 
-    def add(self, group: Tensor) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            file, name = tempfile.mkstemp(dir=self._folder)
-            os.unlink(name)
-            view, done = group.numpy().data, 0
-            while done < len(view):
-                done += os.pwrite(file, view[done:], done)
-        except OSError as error:
-            raise ConfigError(f"offload.disk_path: {self._folder} cannot hold the frozen weights: {error}") from error
-        self._files.append(file)
-        self._sizes.append(group.numel())
+        def filled() -> int:
+            try:
+                file = _nameless(self._folder)
+                for group, size in enumerate(sizes):
+                    room = torch.empty(size, dtype=torch.uint8)
+                    write(group, room)
+                    view, done = room.numpy().data, 0
+                    while done < size:
+                        done += os.pwrite(file, view[done:], self._starts[group] + done)
+            except OSError as error:
+                raise cannot_hold(self._folder, str(error)) from error
+            return file
+
+        self._file = self._machine.shared_file(filled)
+        self._buffers = [pinned(max(sizes)) for _ in range(BUFFERS)]
 
     def get(self, group: int, following: int | None) -> Tensor:
         self._start(group)
@@ -81,9 +114,7 @@ class OnDisk:
     def _start(self, group: int) -> None:
         if group in self._holds:
             return
-        if not self._buffers:
-            self._buffers = [pinned(max(self._sizes)) for _ in self._read_until]
-        free = [buffer for buffer in range(len(self._buffers)) if buffer not in self._holds.values()]
+        free = [buffer for buffer in range(BUFFERS) if buffer not in self._holds.values()]
         if free:
             buffer = free[0]
         else:
@@ -96,8 +127,30 @@ class OnDisk:
     def _read(self, group: int, buffer: int) -> None:
         if event := self._read_until[buffer]:
             event.synchronize()  # the GPU is done with what was in it
-        view, done = self._buffers[buffer][: self._sizes[group]].numpy().data, 0
-        while done < len(view):
-            count = os.preadv(self._files[group], [view[done:]], done)
+        size, start = self._sizes[group], self._starts[group]
+        view, done = self._buffers[buffer][:size].numpy().data, 0
+        while done < size:
+            count = os.preadv(self._file, [view[done:]], start + done)
             assert count > 0, "the file is as long as it was written"
             done += count
+
+
+def check_disk(folder: Path, size: float) -> None:
+    """Raises ConfigError where a folder cannot be written to or has no room for so many bytes."""
+    try:
+        os.close(_nameless(folder))
+    except OSError as error:
+        raise cannot_hold(folder, str(error)) from error
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise cannot_hold(folder, f"they take {size / GIB:.1f} GiB, and {free / GIB:.1f} are free")
+
+
+def _nameless(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    file, name = tempfile.mkstemp(dir=folder)
+    os.unlink(name)
+    return file
+
+
+def cannot_hold(folder: Path, why: str) -> ConfigError:
+    return ConfigError(f"offload.disk_path: {folder} cannot hold the frozen weights: {why}")

@@ -18,6 +18,7 @@ from ray_s2v.model.fused.gather import ADAPTER, adapters, attention_weights, blo
 from ray_s2v.model.fused.residence import Resident, Streamed
 from ray_s2v.model.fused.stash import Stash
 from ray_s2v.model.fused.units import Unit
+from ray_s2v.ranks import ALONE, Machine
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class FastForm:
     kernel: Kernel  # of attention
     feed_forward_chunks: int = 1
     blocks_per_group: int | None = None  # frozen weights stream to the GPU, so many blocks at a time; None: they stay there
-    weights_on_disk: Path | None = None  # they stream from files in this folder; None: from host memory
+    weights_on_disk: Path | None = None  # they stream from a file in this folder; None: from host memory
+    machine: Machine = ALONE  # its ranks share what streams
     units_on_host: int = 0  # so many blocks and injectors, from the first, keep what the backward pass needs in host memory
     blocks_without_attention: int = 0  # so many blocks, from the first, compute self-attention again instead of keeping its output
     blocks_with_feed_forward: int = 0  # so many blocks, from the last, keep what enters the feed-forward's GELU on the GPU
@@ -70,7 +72,7 @@ def fuse(network: Any, form: FastForm, device: torch.device) -> None:
     else:
         count = -(-len(network.blocks) // form.blocks_per_group)
         groups = [[p for p, (index, _) in enumerate(units) if index // form.blocks_per_group == group] for group in range(count)]
-        store = OnDisk(form.weights_on_disk) if form.weights_on_disk else InMemory()
+        store = OnDisk(form.weights_on_disk, device, form.machine) if form.weights_on_disk else InMemory(form.machine)
         residence = Streamed(weights, groups, store, device)
     stash = Stash(form.units_on_host)
     constants = Plan(0, network.config.num_attention_heads, network.config.eps, form.kernel, form.feed_forward_chunks)

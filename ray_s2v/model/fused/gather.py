@@ -19,7 +19,7 @@ def _linear(module: Any) -> Linear:
     lora = None
     if isinstance(module, LoraLayer):
         lora = Lora(module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight, module.scaling[ADAPTER])
-    return Linear(base.weight, base.bias, getattr(base, "scales", None), lora)
+    return Linear(base.weight, base.bias, dict(base.named_buffers()).get("scales"), lora)
 
 
 def attention_weights(module: WanAttention) -> Attention:

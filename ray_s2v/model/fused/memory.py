@@ -6,9 +6,13 @@ channel of the residual stream, and 6 of the feed-forward's hidden channels; flo
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ray_s2v.model.fused.frozen import BUFFERS
 from ray_s2v.model.fused.precision import BasePrecision, narrow_layers
 from ray_s2v.model.fused.stash import AHEAD
 from ray_s2v.schema import ConfigError
@@ -19,6 +23,9 @@ WORKING = {"bf16": 1.0, "fp32": 1.6, "fp8": 1.2, "int8": 1.0}
 AS_WRITTEN = 3.3  # times the working set where nothing is fused: counted on a CPU, 2.7, and 3.3 with chunks of the feed-forward
 ADAPTER_BYTES = 32  # of a trained parameter: itself, gradient, Adam's moments, and DeepSpeed's copy and buckets
 USABLE = 0.95  # of a GPU; the rest is lost between the allocator's blocks
+# What goes to host memory and comes back leaves holes of all sizes in the GPU's; torch then joins them. For a process's environment:
+# read when it first touches its GPU.
+ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 RESERVE = 1.0  # GiB, for the driver, kernels' workspaces and what the allocator cannot use
 
 
@@ -61,8 +68,18 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Room:
+    """What there is for one rank."""
+
+    gpu_gib: float
+    host_gib: float = math.inf  # of the machine, for all its ranks together
+    ranks: int = 1  # of the machine; what streams is in its memory once
+    disk: bool = False  # what streams is on a disk
+
+
+@dataclass(frozen=True)
 class Arrangement:
-    """Where things lie, and what that takes."""
+    """Where things lie, and what that takes of one rank's GPU, and of its machine's memory and disk for all ranks there."""
 
     stream: bool
     units_on_host: int
@@ -70,15 +87,18 @@ class Arrangement:
     blocks_with_feed_forward: int
     gpu_gib: float
     host_gib: float
+    disk_gib: float = 0.0
 
     def __str__(self) -> str:
         parts = [f"about {self.gpu_gib:.1f} GiB of the GPU" if self.gpu_gib else "the CPU's memory"]
         if self.host_gib:
             parts.append(f"{self.host_gib:.1f} GiB of host memory")
+        if self.disk_gib:
+            parts.append(f"{self.disk_gib:.1f} GiB of a disk")
         if self.stream:
-            parts.append("blocks stream from it")
+            parts.append(f"blocks stream from {'the disk' if self.disk_gib else 'host memory'}")
         if self.units_on_host:
-            parts.append(f"{self.units_on_host} blocks and injectors keep their activations there")
+            parts.append(f"{self.units_on_host} blocks and injectors keep their activations in host memory")
         if self.blocks_with_feed_forward:
             parts.append(f"{self.blocks_with_feed_forward} blocks do not compute their feed-forward again")
         if self.blocks_without_attention:
@@ -88,42 +108,53 @@ class Arrangement:
 
 def arranged(
     need: Need,
-    gpu_gib: float,
+    room: Room,
     checkpointing: Literal["auto", "selective", "full"],
     stream: Literal["auto", True, False],
     activations: Literal["auto", True, False],
 ) -> Arrangement:
-    """The arrangement that computes least again and moves least, and fits. Raises ConfigError, with the figures, if none does.
+    """The arrangement that computes least again, and then moves least, and fits. Raises ConfigError, with the figures, if none does.
 
-    Host memory comes before computing attention again: the way there and back is shorter than the computation beside it.
+    Host memory comes before computing attention again, streaming too: the way there and back is shorter than the computation beside it.
     """
     units, blocks = len(need.inputs), sum(size > 0 for size in need.attention)
-    again = blocks if checkpointing == "full" else 0
+    again = {"auto": range(blocks + 1), "selective": range(1), "full": range(blocks, blocks + 1)}[checkpointing]
     # The last unit's would go away only to come back at once.
-    choices = {"auto": [(away, again) for away in range(units)], True: [(units - 1, again)], False: [(0, again)]}[activations]
-    if activations is False and checkpointing == "auto":
-        choices = [(0, count) for count in range(blocks + 1)]
-    usable = gpu_gib * USABLE
-    tried = [_taking(need, streams, *choice) for streams in ((False, True) if stream == "auto" else (stream,)) for choice in choices]
-    for arrangement in tried:
-        if arrangement.gpu_gib <= usable:
+    away = {"auto": range(units), True: range(units - 1, units), False: range(1)}[activations]
+    streams = (False, True) if stream == "auto" else (stream,)
+    usable, tried = room.gpu_gib * USABLE, []
+    for arrangement in (_taking(need, room, *choice) for choice in itertools.product(again, streams, away)):
+        if arrangement.gpu_gib <= usable and arrangement.host_gib <= room.host_gib:
             return _with_feed_forward(need, arrangement, usable) if checkpointing == "auto" else arrangement
-    raise ConfigError(
-        f"a step of the largest bucket takes at least {min(a.gpu_gib for a in tried):.1f} GiB of GPU memory, and there are "
-        f"{usable:.1f}. Lower the resolution, num_frames or training.batch_size, raise model.feed_forward_chunks, or set "
-        "offload.blocks and offload.activations to auto"
+        tried.append(arrangement)
+    raise _does_not_fit(tried, room)
+
+
+def _does_not_fit(tried: Sequence[Arrangement], room: Room) -> ConfigError:
+    usable, least = room.gpu_gib * USABLE, min(a.gpu_gib for a in tried)
+    if on_gpu := [a.host_gib for a in tried if a.gpu_gib <= usable]:
+        return ConfigError(
+            f"a step of the largest bucket takes at least {min(on_gpu):.1f} GiB of host memory beside the GPU's {room.gpu_gib:.1f}, and "
+            f"there are {room.host_gib:.1f} for {room.ranks} workers of this machine. Give the machine more, fewer workers or "
+            "offload.disk_path, or set model.checkpointing=full, or, if memory is there that it does not show, training.host_memory_gib"
+        )
+    return ConfigError(
+        f"a step of the largest bucket takes at least {least:.1f} GiB of GPU memory, and there are {usable:.1f}. Lower the resolution, "
+        "num_frames or training.batch_size, raise model.feed_forward_chunks, or set offload.blocks and offload.activations to auto"
     )
 
 
-def _taking(need: Need, streams: bool, away: int, again: int) -> Arrangement:
-    """What it takes if the first `away` units keep on the host, and the first `again` blocks do not keep their attention."""
+def _taking(need: Need, room: Room, again: int, streams: bool, away: int) -> Arrangement:
+    """What it takes if the first `again` blocks do not keep their attention, and the first `away` units keep on the host."""
     with_attention = [index for index, size in enumerate(need.attention) if size][again:]
     kept = [size + need.attention[index] * (index in with_attention) for index, size in enumerate(need.inputs)]
     weights = 2 * need.group if streams else need.blocks
     # Beside what is used, what comes next is on its way.
     gpu = need.outside + weights + need.working + sum(kept[away:]) + ((AHEAD + 1) * max(kept) if away else 0)
-    host = sum(kept[:away]) + (need.blocks if streams else 0)
-    return Arrangement(streams, away, again, 0, gpu / GIB + RESERVE, host / GIB)
+    on_disk = streams and room.disk
+    once = need.blocks if streams and not room.disk else 0
+    host = once + room.ranks * (sum(kept[:away]) + (BUFFERS * need.group if on_disk else 0))
+    return Arrangement(streams, away, again, 0, gpu / GIB + RESERVE, host / GIB, need.blocks / GIB if on_disk else 0.0)
 
 
 def _with_feed_forward(need: Need, arrangement: Arrangement, usable: float) -> Arrangement:

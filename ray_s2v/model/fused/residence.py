@@ -32,29 +32,36 @@ class Streamed:
     """
 
     def __init__(self, weights: Sequence[Any], groups: Sequence[Sequence[int]], store: InMemory | OnDisk, device: torch.device) -> None:
+        """The store takes the weights of the machine's first rank; the others' say of what shape and dtype they are."""
         self._flat = [tree_flatten(unit) for unit in weights]
         self._group_of = {position: group for group, positions in enumerate(groups) for position in positions}
         self._device = device
         self._layouts: list[dict[tuple[int, int], tuple[int, Tensor]]] = []  # (unit, leaf) -> (offset, a tensor of its kind)
         self._sizes: list[int] = []
         self._store = store
+        frozen: list[dict[tuple[int, int], Tensor]] = []
         for positions in groups:
-            layout, size = {}, 0
+            layout, size, found = {}, 0, {}
             for position in positions:
                 for leaf, value in enumerate(self._flat[position][0]):
                     if isinstance(value, Tensor) and not value.requires_grad:
-                        layout[position, leaf] = size, value
+                        like = torch.empty(value.shape, dtype=value.dtype, device="meta")
+                        layout[position, leaf], found[position, leaf] = (size, like), value
+                        self._flat[position][0][leaf] = like
                         size += -(-value.numel() * value.element_size() // ALIGNMENT) * ALIGNMENT
-            room = store.room(size)
-            for (position, leaf), (offset, value) in layout.items():
-                _part(room, offset, value).copy_(value)
-                like = torch.empty(value.shape, dtype=value.dtype, device="meta")
-                layout[position, leaf] = offset, like
-                self._flat[position][0][leaf] = like
-                value.data = torch.empty(0, dtype=value.dtype, device=device)
             self._layouts.append(layout)
             self._sizes.append(size)
-            store.add(room)
+            frozen.append(found)
+
+        def write(group: int, room: Tensor) -> None:
+            for key, value in frozen[group].items():
+                _part(room, *self._layouts[group][key]).copy_(value)
+                _empty(value, device)
+
+        store.hold(self._sizes, write)
+        for found in frozen:
+            for value in found.values():
+                _empty(value, device)
         self._slots = [torch.empty(max(self._sizes), dtype=torch.uint8, device=device) for _ in range(min(2, len(groups)))]
         self._in_slot: dict[int, int] = {}  # group -> slot
         self._arrived: dict[int, torch.cuda.Event] = {}
@@ -96,6 +103,11 @@ class Streamed:
             self._arrived[group] = torch.cuda.Event()
             self._arrived[group].record(self._stream)
         self._store.sent(group, self._arrived[group])
+
+
+def _empty(tensor: Tensor, device: torch.device) -> None:
+    """Leaves the module that has it without its memory."""
+    tensor.data = torch.empty(0, dtype=tensor.dtype, device=device)
 
 
 def _part(buffer: Tensor, offset: int, like: Tensor) -> Tensor:
