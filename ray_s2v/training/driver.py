@@ -16,7 +16,7 @@ from ray.util.queue import Queue
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
-from ray_s2v.schema import ConfigError, RunStopped
+from ray_s2v.schema import ConfigError, RunStopped, UserError
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.progress import Assignment
@@ -30,7 +30,7 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
     """Trains to the end and returns the folder of the final adapter. On the driver, `report` gets each step's record and `note`
     what else a person should know.
 
-    Raises RunStopped, KeyboardInterrupt, and ConfigError if another run is using the folder.
+    Raises RunStopped, KeyboardInterrupt, and ConfigError if another run is using the folder or a worker cannot do as the job says.
     """
     job = prepared.job
     folder = Path(job.run.folder)
@@ -80,38 +80,47 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
             name="ray",
             storage_path=job.run.folder,
             failure_config=ray.train.FailureConfig(max_failures=job.training.max_failures),
-            callbacks=[_Restarts(assignment, records)],
+            callbacks=[_Failures(assignment, records)],
         ),
     )
     try:
         # Outside the main thread Ray Train leaves Ctrl-C to us: its handler ends the process with code 1 and no word.
-        result = until_done(trainer.fit, lambda: pass_on(records, show, wait_s=0.5))
+        until_done(trainer.fit, lambda: pass_on(records, show, wait_s=0.5))
     except ray.train.TrainingFailedError as error:
-        raise RunStopped(_explained(error, assignment)) from error
+        raise _explained(error, assignment) from error
     finally:
         pass_on(records, show, wait_s=0)
-    if result.return_value:
-        raise RunStopped(result.return_value)
 
 
-class _Restarts(ray.train.UserCallback):
-    """Says in Ray Train's controller why workers failed, and where they start again."""
+class _Failures(ray.train.UserCallback):
+    """Says in Ray Train's controller why workers failed and where they start again, or ends the run."""
 
     def __init__(self, assignment: Assignment, records: Queue) -> None:
         self.assignment, self.records = assignment, records
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for _, error in sorted(worker_exceptions.items()):
+            if isinstance(error, UserError | RunStopped):
+                raise error  # thereby a failure of the controller, which Ray Train does not try again; no worker is waited for
         failures = "; ".join(f"worker {rank}: {first_cause(error)}" for rank, error in sorted(worker_exceptions.items()))
         self.records.put({"note": f"workers failed at or after step {self.assignment.first_step()}, the last checkpoint: {failures}"})
 
 
-def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> str:
-    """Every worker's failure in a line; the whole of it is in Ray's logs."""
+def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> UserError | RunStopped:
+    """What ended the run, or every worker's last failure in a line; the whole of it is in Ray's logs."""
+    kept = "No checkpoint was made yet"
+    if assignment.resume_from():
+        kept = f"The last checkpoint is of step {assignment.first_step()} of {assignment.num_steps}; the same command goes on from there"
+    if isinstance(error, ray.train.ControllerError):
+        if isinstance(error.controller_failure, UserError):
+            return error.controller_failure
+        if isinstance(error.controller_failure, RunStopped):
+            return RunStopped(f"{error.controller_failure}. {kept}")
     failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {0: error}
     listed = "\n".join(f"  worker {rank}: {first_cause(failure)}" for rank, failure in sorted(failures.items()))
-    return (
+    return RunStopped(
         f"training failed {assignment.job.training.max_failures + 1} times, the last time by\n{listed}\nThe tracebacks are in "
-        f"/tmp/ray/session_latest/logs/train. The last checkpoint is of step {assignment.first_step()} of {assignment.num_steps}"
+        f"/tmp/ray/session_latest/logs/train. {kept}"
     )
 
 
@@ -120,8 +129,8 @@ def _dataset(assignment: Assignment) -> ray.data.Dataset:
     return plan_dataset(assignment.plan, range(assignment.first_step(), assignment.num_steps), assignment.job, assignment.features)
 
 
-def _work(config: dict[str, Any], records: Queue) -> str | None:
+def _work(config: dict[str, Any], records: Queue) -> None:
     # Imported here because the controller imports this module too, and needs neither the network nor DeepSpeed.
     from ray_s2v.training.worker import work
 
-    return work(config["assignment"], lambda record: records.actor.put_nowait.remote(record))
+    work(config["assignment"], lambda record: records.actor.put_nowait.remote(record))

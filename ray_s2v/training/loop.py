@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ray_s2v.config.job import Training
+from ray_s2v.ranks import everyone
 from ray_s2v.schema import Batch, RunStopped, UserError
 from ray_s2v.training.engine import Engine
+from ray_s2v.training.lack_of_memory import host_peak_gib, lack_told
 from ray_s2v.training.schedule import learning_rate
-
-Said = TypeVar("Said")
 
 
 class UnusableStep(RunStopped):
@@ -69,21 +68,25 @@ def train(
     save: Callable[[int], None],
     report: Callable[[StepRecord], None],
 ) -> None:
-    """Trains through `steps` of a run of `num_steps`; `save` gets the number of steps done. Raises UnusableStep."""
+    """Trains through `steps` of a run of `num_steps`; `save` gets the number of steps done.
+
+    Raises UnusableStep on all workers alike, and RunStopped on the one whose memory runs out.
+    """
     for step in steps:
-        started = time.monotonic()
-        given, share = _next_share(batches, settings.accumulation)
-        shares = _from_all_workers(share)
-        # Gradients average over the clips that can be read, wherever they lie.
-        scale = settings.global_batch / _count_readable(step, shares)
-        losses = [loss for batch in given for loss in engine.forward_backward(batch, scale)]
-        outcomes = _from_all_workers(Outcome(losses, engine.gradients_finite()))
-        _check_finite(step, shares, outcomes)
-        rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
-        norm = engine.step(rate)
-        report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
-        if (step + 1) % save_every == 0 or step + 1 == num_steps:
-            save(step + 1)
+        with lack_told(f"step {step}, worker {dist.get_rank()}", engine.device):
+            started = time.monotonic()
+            given, share = _next_share(batches, settings.accumulation)
+            shares = everyone(share)
+            # Gradients average over the clips that can be read, wherever they lie.
+            scale = settings.global_batch / _count_readable(step, shares)
+            losses = [loss for batch in given for loss in engine.forward_backward(batch, scale)]
+            outcomes = everyone(Outcome(losses, engine.gradients_finite()))
+            _check_finite(step, shares, outcomes)
+            rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
+            norm = engine.step(rate)
+            report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
+            if (step + 1) % save_every == 0 or step + 1 == num_steps:
+                save(step + 1)
 
 
 def _next_share(batches: Iterator[Batch], accumulation: int) -> tuple[list[Batch], Share]:
@@ -100,12 +103,6 @@ def _next_share(batches: Iterator[Batch], accumulation: int) -> tuple[list[Batch
         return [value for batch in given for value in getattr(batch, name)]
 
     return given, Share(joined("slots"), joined("clip_ids"), joined("errors"), time.monotonic() - asked, refusal)
-
-
-def _from_all_workers(own: Said) -> list[Said]:
-    said: list[Said] = [own] * dist.get_world_size()
-    dist.all_gather_object(said, own)
-    return said
 
 
 def _count_readable(step: int, shares: list[Share]) -> int:
@@ -154,4 +151,4 @@ def _record(
 def _peak_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    return host_peak_gib()

@@ -18,9 +18,10 @@ import torch.distributed as dist
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
-from ray_s2v.schema import Batch, ConfigError, RunStopped, UserError
+from ray_s2v.schema import Batch, ConfigError
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import Engine
+from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
 from ray_s2v.training.network import Checkpoint, job_lora, most_tokens, network_for_training
 from ray_s2v.training.prefetch import prefetched
@@ -29,10 +30,10 @@ from ray_s2v.training.progress import Assignment, Progress, load_progress
 PREFETCH = 2  # rows that are brought to the worker's machine, and batches made of them, while it computes
 
 
-def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> str | None:
+def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> None:
     """One worker's run. `send` gets each step's record, from the first worker.
 
-    Returns why it stopped if trying again would only stop there again.
+    Raises UserError and RunStopped where trying again would only stop there again; one worker's end the run for all.
     """
     job = assignment.job
     device = ray.train.torch.get_device()
@@ -48,14 +49,9 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
             send({"note": text})
 
     config_of_lora = job_lora(job)
-    refusal = ""
-    try:
+    with lack_told(f"before step {first_step}, worker {dist.get_rank()}", device):
         model = network_for_training(job, Checkpoint(job.model.path), device, most_tokens(assignment.plan, job), note)
-    except (UserError, RunStopped) as error:
-        refusal = str(error)
-    if refused := refusals(refusal):
-        return refused
-    engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
+        engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     steps = range(first_step, assignment.num_steps)
     steps_file = Path(job.run.folder) / "steps.jsonl"
@@ -78,27 +74,16 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> st
                 file.write(json.dumps(line) + "\n")
             send(line)
 
-    try:
-        train(
-            engine,
-            prefetched(_batches(assignment, steps, device), PREFETCH),
-            job.training,
-            steps,
-            assignment.num_steps,
-            job.checkpoint.every,
-            save,
-            report,
-        )
-    except RunStopped as error:  # on every worker alike
-        return str(error)
-    return None
-
-
-def refusals(own: str) -> str:
-    """What each worker has against going on, if any has: none must wait for one that does not come."""
-    said = [own] * dist.get_world_size()
-    dist.all_gather_object(said, own)
-    return "; ".join(sorted({text for text in said if text}))
+    train(
+        engine,
+        prefetched(_batches(assignment, steps, device), PREFETCH),
+        job.training,
+        steps,
+        assignment.num_steps,
+        job.checkpoint.every,
+        save,
+        report,
+    )
 
 
 def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:

@@ -59,6 +59,14 @@ def test_every_stage_and_number_of_workers_is_plain_training(runs, plain, stage,
         torch.testing.assert_close(result["adapter"][name], expected, atol=2e-4, rtol=0)  # a step of Adam moves by 1e-2
 
 
+def test_every_stage_rounds_alike(tmp_path):
+    """Before anything is learned: what bf16 products are added to and when they are rounded is the same whoever holds the weights."""
+    cases = [Case(stage, tmp_path / f"s{stage}", end_step=1, dtype=torch.bfloat16, lora_dropout=p) for stage in STAGES for p in (0.0, 1e-9)]
+    fast, plain = (run_cases(cases, 2, tmp_path / "out")[0][start::2] for start in (0, 1))
+    for results in (fast, plain):
+        assert len({result["losses"][0] for result in results}) == 1
+
+
 def test_workers_share_the_slots(runs):
     expected = [[f"clip{step}.{slot}" for slot in range(SLOTS)] for step in range(STEPS)]
     assert all(result["clips"] == expected for result in runs[1].values())

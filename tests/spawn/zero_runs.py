@@ -36,6 +36,7 @@ class Case:
     poison_step: int | None = None
     poison: str = ""
     lora_dropout: float = 0.0
+    dtype: torch.dtype = torch.float32  # of the frozen weights, but for those that are float32 always
 
 
 def tiny_job(stage: int, workers: int) -> Job:
@@ -54,9 +55,12 @@ def tiny_job(stage: int, workers: int) -> Job:
     )  # fmt: skip
 
 
-def adapted_network(lora_dropout: float = 0.0, checkpointing: bool = False) -> PeftModel:
+def adapted_network(lora_dropout: float = 0.0, checkpointing: bool = False, dtype: torch.dtype = torch.float32) -> PeftModel:
     """The tiny network with an adapter that is no longer at PEFT's start, where one factor is zero and the other has no gradient."""
     network = tiny_network()
+    exact = set(network._keep_in_fp32_modules)
+    for name, p in network.named_parameters():
+        p.data = p.data.to(torch.float32 if exact & set(name.split(".")) else dtype)
     if checkpointing:
         network.enable_gradient_checkpointing()
     config = lora_config(LORA.r, LORA.lora_alpha, lora_dropout, ["to_q", "to_k", "to_v", "to_out.0"], "all")
@@ -117,7 +121,7 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
 
     engine_module.PERSISTENT_BELOW = 0  # or ZeRO-3 would leave every tensor of this network whole
     job = tiny_job(case.stage, workers)
-    model = adapted_network(case.lora_dropout, checkpointing=True)
+    model = adapted_network(case.lora_dropout, checkpointing=True, dtype=case.dtype)
     if not case.lora_dropout:  # which the plain form alone knows
         fuse(model.base_model.model, FastForm(AS_WRITTEN, "cpu"), torch.device("cpu"))
     state = load_state(case.start) if case.start else None

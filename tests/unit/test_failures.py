@@ -1,13 +1,23 @@
 """What a person is told of Ray's long texts."""
 
 import traceback
+from pathlib import Path
 
 import pytest
+import ray.train
+import torch
 from ray.exceptions import RayError, RayTaskError
 
+from ray_s2v.data.features import Features
+from ray_s2v.data.plan import Plan
+from ray_s2v.model.lora import lora_config
 from ray_s2v.schema import ConfigError, RunStopped
+from ray_s2v.training import driver
+from ray_s2v.training.checkpoint import State, save_checkpoint
 from ray_s2v.training.encoding import _explained
 from ray_s2v.training.failures import MAX_SHOWN, first_cause
+from ray_s2v.training.progress import Assignment, Progress
+from tests.plans import BUCKETS, job, many
 
 TASK = """\
 \x1b[36mray::_fill_store()\x1b[39m (pid=812, ip=10.0.0.7)
@@ -90,3 +100,47 @@ def test_any_other_failure_stops_the_run_with_its_cause(error: RayError, cause: 
     assert str(told).startswith(f"encoding stopped: {cause}. ")
     assert "goes on" in str(told)
     assert len(str(told).splitlines()) == 1
+
+
+GOES_ON = "The last checkpoint is of step 4 of 6; the same command goes on from there"
+
+
+def assignment(folder: Path, steps_done: int) -> Assignment:
+    """Of a run of 6 steps with a checkpoint, or without one yet."""
+    base = job(slots=4, steps=6, max_failures=2)
+    here = base.model_copy(update={"run": base.run.model_copy(update={"folder": str(folder)})})
+    features = Features(str(folder / "store"), streams=True, vae="vae", speech="speech", text="text", dtype="fp16")
+    found = Assignment(here, Plan.of(here, many(8, 200, BUCKETS[3])), "plan", features, 6, None)
+    if steps_done:
+        adapter = {"base_model.model.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 3)}
+        state = State(adapter, adapter)
+        save_checkpoint(found.checkpoints, Progress(steps_done, "plan"), state, lora_config(2, 2, 0.0, ["to_q"], "all"), "job", keep=1)
+    return found
+
+
+def test_what_stops_the_run_on_a_worker_is_told_with_what_is_kept(tmp_path: Path) -> None:
+    stop = ray.train.ControllerError(RunStopped("step 5, worker 1: does not fit"))
+    early = driver._explained(stop, assignment(tmp_path, steps_done=0))
+    late = driver._explained(stop, assignment(tmp_path, steps_done=4))
+    assert (type(early), str(early)) == (RunStopped, "step 5, worker 1: does not fit. No checkpoint was made yet")
+    assert (type(late), str(late)) == (RunStopped, f"step 5, worker 1: does not fit. {GOES_ON}")
+
+
+def test_users_mistake_on_a_worker_is_told_in_its_own_words(tmp_path: Path) -> None:
+    mistake = ConfigError("offload.disk_path: cannot hold the weights")
+    assert driver._explained(ray.train.ControllerError(mistake), assignment(tmp_path, steps_done=4)) is mistake
+
+
+def test_failures_that_were_tried_again_are_told_of_each_worker(tmp_path: Path) -> None:
+    failures: dict[int, Exception] = {1: ValueError("one\nValueError: bad"), 0: RuntimeError("gone")}
+    told = driver._explained(ray.train.WorkerGroupError("long", failures), assignment(tmp_path, steps_done=4))
+    assert type(told) is RunStopped
+    assert str(told).startswith("training failed 3 times, the last time by\n  worker 0: gone\n  worker 1: ValueError: bad\n")
+    assert str(told).endswith(GOES_ON)
+
+
+def test_failure_of_the_controller_itself_is_told(tmp_path: Path) -> None:
+    told = driver._explained(ray.train.ControllerError(OSError(28, "No space left on device")), assignment(tmp_path, steps_done=0))
+    assert type(told) is RunStopped
+    assert "No space left on device" in str(told)
+    assert str(told).endswith("No checkpoint was made yet")
