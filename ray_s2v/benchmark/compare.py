@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from ray_s2v.benchmark.processes import end_with
+from ray_s2v.job_file import load_job
 from ray_s2v.schema import ConfigError, RunStopped
 
 SHAPE = "{name: text, set: [section.key=value, ...]}, or the overrides alone, [section.key=value, ...]"
@@ -61,24 +63,43 @@ def _variant(item: Any) -> Variant | None:
     return Variant(str(name), settings)
 
 
-def compared(variants: Sequence[Variant], arguments: Sequence[str], note: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Of each variant its name, its settings, and its report, or `failed` with the reason.
-
-    Reports are given `speed`: clips per hour over those of the first report. arguments: of `python -m ray_s2v.bench`, for all of
-    them. Raises RunStopped if all failed.
-    """
-    runs = []
+def check_jobs(variants: Sequence[Variant], own: Sequence[str]) -> None:
+    """Raises ConfigError telling what is wrong in the job of each variant. own: the job's file and what is otherwise in it."""
+    wrong = []
     for variant in variants:
+        try:
+            load_job(own[0], [*own[1:], *variant.settings])
+        except ConfigError as error:
+            wrong.append(f"{variant.name}:\n{error}")
+    if wrong:
+        raise ConfigError("\n\n".join(wrong))
+
+
+def compared(
+    variants: Sequence[Variant], arguments: Sequence[str], profile: Path | None, note: Callable[[str], None]
+) -> Iterator[list[dict[str, Any]]]:
+    """After each variant all so far: of each its name, its settings, and its report, or `failed` with the reason.
+
+    Reports are given `speed`: clips per hour over those of the first variant, if that ran. arguments: of `python -m ray_s2v.bench`,
+    for all of them. profile: the folder that gets a folder of traces for each. Raises RunStopped if all failed.
+    """
+    runs: list[dict[str, Any]] = []
+    for number, variant in enumerate(variants):
         note(f"\n== {variant.name}: {' '.join(variant.settings) or 'as the job'}")
-        runs.append({"name": variant.name, "set": variant.settings, **_run([*arguments, *variant.settings])})
-    done = [run for run in runs if "failed" not in run]
-    if not done:
-        raise RunStopped("\n".join(f"{run['name']}: {run['failed']}" for run in runs))
-    for run in done:
+        own = [] if profile is None else ["--profile", str(profile / folder_of(number, variant.name))]
+        run = {"name": variant.name, "set": variant.settings, **_run([*arguments, *own, *variant.settings])}
+        runs.append(run)
         for kind in KINDS:
-            if kind in run and kind in done[0]:
-                run[kind]["speed"] = run[kind]["clips_per_hour"] / done[0][kind]["clips_per_hour"]
-    return runs
+            if kind in run and kind in runs[0]:
+                run[kind]["speed"] = run[kind]["clips_per_hour"] / runs[0][kind]["clips_per_hour"]
+        yield runs
+    if all("failed" in run for run in runs):
+        raise RunStopped("\n".join(f"{run['name']}: {run['failed']}" for run in runs))
+
+
+def folder_of(number: int, name: str) -> str:
+    """A folder's name that every file system takes and no other item of the list has. number: of the item, from 0."""
+    return f"{number}-{re.sub('[^A-Za-z0-9.=]+', '-', name)[:80]}".rstrip("-")
 
 
 def _run(arguments: Sequence[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import torch
 from ray_s2v.benchmark.flops import forward_flops
 from ray_s2v.benchmark.measure import Rate, Steps
 from ray_s2v.config.job import Job
-from ray_s2v.model.rope import num_tokens
-from ray_s2v.schema import FRAMES_PER_LATENT, LATENT_STRIDE, Bucket
+from ray_s2v.model.rope import bucket_tokens
+from ray_s2v.schema import Bucket
 
 PARTS = ("step_ms", "forward_ms", "backward_ms", "optimizer_ms")
 SECTIONS = ("model", "offload", "lora", "zero")
@@ -28,6 +28,7 @@ class Measured:
     rate: Rate | None
     host_gib: float
     steps: dict[str, Steps]  # by kind of batch
+    gpu_ms: dict[str, dict[str, float]]  # of one more step by kind of batch; empty if none was recorded
 
 
 def report(
@@ -58,6 +59,12 @@ def report(
     }
 
 
+def shares_of(job: Job) -> dict[str, float]:
+    """The kinds of batches that the job trains on, and how many of its batches are of them, from 0 to 1."""
+    shares = {"first": 1 - job.training.continuation, "continuation": job.training.continuation}
+    return {kind: share for kind, share in shares.items() if share > 0}
+
+
 def settings_of(job: Job) -> Iterator[tuple[str, Any]]:
     """The settings on which a step's time and memory depend, by their dotted names."""
     for section in SECTIONS:
@@ -77,10 +84,10 @@ def _kind(
     ]
     parts = {part: median(max(step[part]) for step in raw) for part in PARTS}
     flops = forward_flops(config, bucket, clips, has_motion)
-    frames = bucket.num_frames // FRAMES_PER_LATENT
-    tokens = clips * num_tokens(frames, bucket.height // LATENT_STRIDE, bucket.width // LATENT_STRIDE, has_motion)
+    tokens = clips * bucket_tokens(bucket, has_motion)
     seconds = parts["step_ms"] / 1e3
     rate = flops.step / 1e12 / seconds
+    gpu_ms = {part: [worker.gpu_ms[kind][part] for worker in workers] for part in workers[0].gpu_ms.get(kind, {})}
     return {
         "tokens": tokens,
         "first_step_s": max(one.first_step_s for one in own),
@@ -95,14 +102,14 @@ def _kind(
         "of_burst": rate / burst if burst else None,
         "of_sustained": rate / sustained if sustained else None,
         **_throughput(seconds, tokens, clips, len(workers)),
+        **({"gpu_ms": gpu_ms} if gpu_ms else {}),
         "steps": raw,
     }
 
 
 def _mixed(job: Job, kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Of both kinds as `training.continuation` mixes them: the mean step, and what follows from it; the higher of their peaks."""
-    share = job.training.continuation
-    shares = {"first": 1 - share, "continuation": share}
+    """Of the kinds as `training.continuation` mixes them: the mean step, and what follows from it; the higher of their peaks."""
+    shares = shares_of(job)
     step_ms, tokens = (sum(shares[kind] * figures[key] for kind, figures in kinds.items()) for key in ("step_ms", "tokens"))
     both = list(kinds.values())
     on_gpu = both[0]["allocated_gib"][0] is not None

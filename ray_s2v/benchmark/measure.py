@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -92,17 +91,21 @@ def timed_step(engine: Engine, batch: Batch, learning_rate: float) -> Step:
     return Step(forward_ms, backward_ms, optimizer_ms, sum(losses) / len(losses))
 
 
-def timed_steps(engine: Engine, batch: Batch, learning_rate: float, count: int) -> Steps:
-    """Warms up, then measures `count` steps."""
+def timed_steps(engine: Engine, batch: Batch, learning_rate: float, count: int, say: Callable[[str], None]) -> Steps:
+    """Warms up, then measures `count` steps; says how long each took."""
     device = engine.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.monotonic()
     timed_step(engine, batch, learning_rate)
     first_step_s = time.monotonic() - started
+    say(f"first step {first_step_s:.1f} s (with what is compiled at first use)")
     for _ in range(WARM_UP - 1):
         timed_step(engine, batch, learning_rate)
-    steps = [timed_step(engine, batch, learning_rate) for _ in range(count)]
+    steps = []
+    for number in range(count):
+        steps.append(timed_step(engine, batch, learning_rate))
+        say(f"step {number + 1} of {count}: {steps[-1].step_ms:.0f} ms")
     if device.type == "cpu":
         return Steps(first_step_s, None, None, steps)
     allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
@@ -134,10 +137,3 @@ def product_rate(device: torch.device) -> Rate | None:
     del a, b
     torch.cuda.empty_cache()
     return Rate(tflop / median(single) * 1e3, sustained)
-
-
-def host_peak_gib() -> float:
-    """Memory of this process on the host, at its peak; page-locked memory is in it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024 / GIB

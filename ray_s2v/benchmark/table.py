@@ -9,7 +9,7 @@ from typing import Any
 
 KINDS = ("first", "continuation", "mixed")
 WIDTH = 120
-NAMES = 22
+NAMES = 26
 CELL = 14
 # Of a comparison: what stands where in a report.
 COLUMNS = (
@@ -22,20 +22,33 @@ COLUMNS = (
     ("mixed", "allocated_gib"),
     ("", "host_gib"),
     ("first", "loss"),
+    ("continuation", "loss"),
 )
 
 
 def run_table(report: dict[str, Any]) -> str:
     """One report: what was measured, then a row for each figure and a column for each kind of batch."""
-    kinds = [kind for kind in KINDS if kind in report]
+    kinds = {kind: _rows(report[kind]) for kind in KINDS if kind in report}
     described = {key: _shown(value) for key, value in report.items() if key not in (*KINDS, "settings")}
     described["settings"] = " ".join(f"{key}={_setting(value)}" for key, value in report["settings"].items())
     lines = [line for key, text in described.items() for line in _wrapped(key, text)]
     lines += ["", f"{'':<{NAMES}}  " + "  ".join(f"{kind:>{CELL}}" for kind in kinds)]
-    for row in (key for key in report["first"] if key != "steps"):
-        cells = [_shown(report[kind][row]) if row in report[kind] else "" for kind in kinds]
+    # `mixed` has some of the rows that the others have.
+    for row in next(iter(kinds.values())):
+        cells = [_shown(rows[row]) if row in rows else "" for rows in kinds.values()]
         lines.append(f"{row:<{NAMES}}  " + "  ".join(f"{cell:>{CELL}}" for cell in cells).rstrip())
     return "\n".join(lines)
+
+
+def _rows(figures: dict[str, Any]) -> dict[str, Any]:
+    """Of one kind of batch; what is nested has dotted names."""
+    rows: dict[str, Any] = {}
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            rows |= {f"{key}.{part}": figure for part, figure in value.items()}
+        elif key != "steps":
+            rows[key] = value
+    return rows
 
 
 def comparison_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +17,20 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ray_s2v.benchmark.figures import Measured, report
-from ray_s2v.benchmark.measure import host_peak_gib, product_rate, timed_steps
+from ray_s2v.benchmark.figures import Measured, report, shares_of
+from ray_s2v.benchmark.measure import product_rate
+from ray_s2v.benchmark.one_worker import OneWorker
 from ray_s2v.benchmark.processes import end_with
 from ray_s2v.benchmark.random_weights import RandomWeights
-from ray_s2v.benchmark.synthetic import bucket_of, synthetic_batch
 from ray_s2v.config.job import Job
-from ray_s2v.model.fused.memory import GIB
+from ray_s2v.model.fused.memory import ALLOCATOR
 from ray_s2v.model.lora import check_targets
-from ray_s2v.model.rope import num_tokens
-from ray_s2v.schema import FRAMES_PER_LATENT, LATENT_STRIDE, ConfigError, RunStopped, UserError
-from ray_s2v.training.engine import Engine
-from ray_s2v.training.network import network_for_training
+from ray_s2v.ranks import everyone
+from ray_s2v.schema import ConfigError, RunStopped, UserError
+from ray_s2v.training.lack_of_memory import does_not_fit, host_peak_gib, is_lack_of_memory
 
 REPORT, REFUSAL, STOP = "report.json", "refusal", "stop"  # files in which workers leave what came of it
 CPU = torch.device("cpu")
-LESS_MEMORY = (
-    "offload.blocks=true, offload.activations=true, model.feed_forward_chunks=4, model.base_precision=int8, a lower "
-    "training.batch_size, resolution or num_frames"
-)
 
 
 @dataclass(frozen=True)
@@ -46,12 +40,17 @@ class Task:
     parent: int  # the id of the process that starts them
     job: Job
     steps: int
+    profile: Path | None  # the folder for traces, if one step more is recorded
+    say: Callable[[str], None]  # for worker 0 alone; a function of a module, as it is sent to a process
     port: int
     folder: Path
 
 
-def run_benchmark(job: Job, steps: int, note: Callable[[str], None]) -> dict[str, Any]:
-    """The report of `steps` measured steps of each kind of batch. Raises ConfigError; RunStopped where it does not fit."""
+def run_benchmark(job: Job, steps: int, profile: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """The report of `steps` measured steps of each kind of batch. Raises ConfigError; RunStopped where it does not fit.
+
+    profile: a folder that is there, for traces of one step more. say: a function of a module; a worker's process calls it too.
+    """
     if job.demo:
         from ray_s2v.demo import prepare_demo  # which draws clips too, for which it needs a video library
 
@@ -59,11 +58,11 @@ def run_benchmark(job: Job, steps: int, note: Callable[[str], None]) -> dict[str
     weights = RandomWeights(job.model.path, CPU, shared_on_host=False)
     _check(job, weights)
     if not weights.is_here:
-        note(f"{job.model.path} is no folder here: random weights of the 14B configuration")
-    # As training/cluster.py gives it to Ray's workers; read when a process first touches its GPU.
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+        say(f"{job.model.path} is no folder here: random weights of the 14B configuration")
+    for name, value in ALLOCATOR.items():
+        os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory() as folder:
-        task = Task(os.getpid(), job, steps, _free_port(), Path(folder))
+        task = Task(os.getpid(), job, steps, profile, say, _free_port(), Path(folder))
         _run_workers(task)
         return json.loads((task.folder / REPORT).read_text())
 
@@ -131,7 +130,7 @@ def _worker(index: int, task: Task) -> None:
     except RunStopped as error:
         _stop(task.folder / f"{STOP}{index}", str(error))
     except (RuntimeError, MemoryError) as error:
-        if not _is_lack_of_memory(error):
+        if not is_lack_of_memory(error):
             raise
         _stop(task.folder / f"{STOP}{index}", does_not_fit(error, device))
     dist.destroy_process_group()
@@ -142,46 +141,19 @@ def _stop(file: Path, text: str) -> None:
     os._exit(1)  # the other workers may wait in a collective, and this one for them
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)  # CUDA's own errors have no class
-
-
-def does_not_fit(error: Exception, device: torch.device) -> str:
-    """What ran out, how much was in use, and which settings take less."""
-    said = ". ".join(str(error).split(". ")[:2])
-    peak = f"{torch.cuda.max_memory_allocated(device) / GIB:.1f} GiB of the GPU and " if device.type == "cuda" else ""
-    return f"does not fit: {said}. At the peak {peak}{host_peak_gib():.1f} GiB of host memory were in use. Less take {LESS_MEMORY}"
-
-
 def _measure(index: int, task: Task, device: torch.device) -> None:
     """Worker 0 writes the report. Raises UserError, RunStopped, or what torch raises where memory runs out."""
-    training, notes = task.job.training, list[str]()
-    rate = product_rate(device)
-    # A step is one micro-batch of each worker here, whatever the job accumulates.
-    one_turn = training.model_copy(update={"global_batch": training.workers * training.batch_size})
-    job = task.job.model_copy(update={"training": one_turn})
-    bucket, weights = bucket_of(job), RandomWeights(job.model.path, device, shared_on_host=device.type != "cpu")
-    config = weights.outline().config
-    kinds = {"first": False, "continuation": True} if training.continuation > 0 else {"first": False}
-    started = time.monotonic()
-    size = bucket.num_frames // FRAMES_PER_LATENT, bucket.height // LATENT_STRIDE, bucket.width // LATENT_STRIDE
-    tokens = training.batch_size * num_tokens(*size, has_motion=training.continuation > 0)
-    model = network_for_training(job, weights, device, tokens, notes.append)
-    engine = Engine(model, job, device, None, 0)
-    build_s = time.monotonic() - started
-    steps = {
-        kind: timed_steps(
-            engine,
-            synthetic_batch(config, bucket, training.batch_size, has_motion, index, device),
-            training.learning_rate,
-            task.steps,
-        )
-        for kind, has_motion in kinds.items()
-    }
-    unit = model.base_model.model.blocks[0].unit
-    kernel = unit.constants.kernel if unit else None
-    own = Measured(build_s, rate, host_peak_gib(), steps)
-    everyone = [own] * training.workers
-    dist.all_gather_object(everyone, own)
+    rate, kinds = product_rate(device), shares_of(task.job)
+    worker = OneWorker(index, task.job, device, task.say if index == 0 else _nothing)
+    steps = {kind: worker.timed(kind, task.steps) for kind in kinds}
+    host_gib = host_peak_gib()  # before traces are read, which takes memory
+    gpu_ms = {kind: worker.recorded(kind, task.profile) for kind in kinds} if task.profile else {}
+    measured = everyone(Measured(worker.build_s, rate, host_gib, steps, gpu_ms))
     if index == 0:
-        (task.folder / REPORT).write_text(json.dumps(report(task.job, bucket, config, device, "; ".join(notes), kernel, everyone)))
+        network = "; ".join(worker.notes)
+        found = report(task.job, worker.bucket, worker.config, device, network, worker.attention, measured)
+        (task.folder / REPORT).write_text(json.dumps(found))
+
+
+def _nothing(_: str) -> None:
+    """What the other workers say."""

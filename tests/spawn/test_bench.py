@@ -1,5 +1,6 @@
 """`python -m ray_s2v.bench` as a user runs it, on the CPU with a tiny network: figures, failures beside them, Ctrl-C."""
 
+import gzip
 import json
 import math
 import os
@@ -53,19 +54,29 @@ def started(*arguments: str, mark: str = "") -> subprocess.Popen[str]:
     )
 
 
+def traces(job: Path) -> Path:
+    return job.parent / "made" / "traces"
+
+
 @pytest.fixture(scope="module")
 def comparison(job: Path) -> tuple[list[dict[str, Any]], str]:
-    """Runs with one and two workers, one that its settings forbid, and one that stops in mid-measurement; and what was printed."""
+    """Runs with one and two workers, one whose settings the network refuses, one that stops on the way, one of a single kind of batch.
+
+    And what was printed.
+    """
     variants = [
         {"name": "as it is", "set": []},
         {"name": "two workers", "set": ["training.workers=2", "zero.stage=3"]},
-        {"name": "forbidden", "set": ["model.base_precision=fp8"]},
+        {"name": "forbidden", "set": ["lora.targets=[to_x]"]},
         {"name": "stops", "set": ["training.learning_rate=1e30", "training.continuation=0"]},
+        {"name": "continuations", "set": ["training.continuation=1"]},
     ]
     (job.parent / "list.yaml").write_text(yaml.safe_dump(variants))
     out = job.parent / "out.json"
-    process = started(str(job), "--compare", str(job.parent / "list.yaml"), "--steps", "2", "--out", str(out))
-    printed, told = process.communicate(timeout=200)
+    process = started(
+        str(job), "--compare", str(job.parent / "list.yaml"), "--steps", "2", "--out", str(out), "--profile", str(traces(job))
+    )
+    printed, told = process.communicate(timeout=280)
     assert process.returncode == 0, told
     return json.loads(out.read_text()), printed
 
@@ -103,14 +114,60 @@ def test_the_network_is_trained(comparison: tuple[list[dict[str, Any]], str]) ->
 
 def test_failures_are_rows_and_the_rest_goes_on(comparison: tuple[list[dict[str, Any]], str]) -> None:
     runs, printed = comparison
-    assert [run["name"] for run in runs] == ["as it is", "two workers", "forbidden", "stops"]
-    assert "fp8 runs on GPUs" in runs[2]["failed"]
+    assert [run["name"] for run in runs] == ["as it is", "two workers", "forbidden", "stops", "continuations"]
+    assert "no linear layer" in runs[2]["failed"]
     assert "not finite" in runs[3]["failed"]
     assert runs[0]["mixed"]["speed"] == 1
     assert runs[1]["mixed"]["speed"] == pytest.approx(runs[1]["mixed"]["clips_per_hour"] / runs[0]["mixed"]["clips_per_hour"])
-    rows = printed.splitlines()[-4:]
-    assert [row.startswith(run["name"]) for row, run in zip(rows, runs, strict=True)] == [True] * 4
-    assert [f"failed: {run['failed']}" in row for row, run in zip(rows[2:], runs[2:], strict=True)] == [True, True]
+    rows = printed.splitlines()[-5:]
+    assert [row.startswith(run["name"]) for row, run in zip(rows, runs, strict=True)] == [True] * 5
+    assert [f"failed: {run['failed']}" in row for row, run in zip(rows[2:4], runs[2:4], strict=True)] == [True, True]
+
+
+def test_a_job_of_continuations_alone_measures_no_others(comparison: tuple[list[dict[str, Any]], str]) -> None:
+    runs, _ = comparison
+    found = runs[4]
+    assert "first" not in found
+    assert found["mixed"]["step_ms"] == found["continuation"]["step_ms"]
+    assert found["continuation"]["speed"] == pytest.approx(
+        found["continuation"]["clips_per_hour"] / runs[0]["continuation"]["clips_per_hour"]
+    )
+
+
+def test_the_first_worker_says_how_it_goes(comparison: tuple[list[dict[str, Any]], str]) -> None:
+    runs, printed = comparison
+    said = dict(zip([run["name"] for run in runs], [part.splitlines() for part in printed.split("\n== ")[1:]], strict=True))
+    for run in (runs[0], runs[1], runs[4]):
+        lines = said[run["name"]]
+        assert lines[1] == run["network"]
+        kinds = [kind for kind in ("first", "continuation") if kind in run]
+        for kind in kinds:
+            steps = [step["step_ms"][0] for step in run[kind]["steps"]]
+            expected = [f"{kind} clips: step {number} of 2: {ms:.0f} ms" for number, ms in enumerate(steps, 1)]
+            at = lines.index(expected[0])
+            assert lines[at : at + 2] == expected
+            assert lines[at - 1].startswith(f"{kind} clips: first step ")
+        assert sum(" clips: step " in line for line in lines) == 2 * len(kinds)
+
+
+def test_traces_of_every_worker_and_kind(job: Path, comparison: tuple[list[dict[str, Any]], str]) -> None:
+    """Of one step: it has one step of the optimizer. A CPU's report says nothing of a GPU's time."""
+    written = sorted(path.relative_to(traces(job)).as_posix() for path in traces(job).rglob("*.*"))
+    assert written == [
+        "0-as-it-is/continuation.0.json.gz",
+        "0-as-it-is/first.0.json.gz",
+        "1-two-workers/continuation.0.json.gz",
+        "1-two-workers/continuation.1.json.gz",
+        "1-two-workers/first.0.json.gz",
+        "1-two-workers/first.1.json.gz",
+        "4-continuations/continuation.0.json.gz",
+    ]
+    for file in written:
+        with gzip.open(traces(job) / file, "rt") as trace:
+            names = [event["name"] for event in json.load(trace)["traceEvents"]]
+        assert sum(name.startswith("Optimizer.step") for name in names) == 1
+        assert "aten::addmm" in names or "aten::mm" in names
+    assert not any("gpu_ms" in run[kind] for run in comparison[0] for kind in ("first", "continuation") if kind in run)
 
 
 @pytest.mark.parametrize("compares", [False, True])

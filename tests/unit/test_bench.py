@@ -1,6 +1,7 @@
 """What `python -m ray_s2v.bench` computes around the measurement: shapes, weights, figures, tables, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,17 @@ import torch
 import yaml
 
 from ray_s2v.bench import main
-from ray_s2v.benchmark.compare import Variant, read_list, reason
-from ray_s2v.benchmark.figures import Measured, report
+from ray_s2v.benchmark.compare import Variant, folder_of, read_list, reason
+from ray_s2v.benchmark.figures import Measured, report, shares_of
 from ray_s2v.benchmark.flops import forward_flops
 from ray_s2v.benchmark.measure import Rate, Step, Steps
 from ray_s2v.benchmark.random_weights import RandomWeights
 from ray_s2v.benchmark.synthetic import bucket_of, synthetic_batch
 from ray_s2v.benchmark.table import comparison_table, run_table
-from ray_s2v.benchmark.workers import does_not_fit
 from ray_s2v.config.job import Job
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import Bucket, ConfigError
+from ray_s2v.training.lack_of_memory import does_not_fit
 from tests.jobs import changed
 from tests.tiny import TINY, tiny_network
 
@@ -96,8 +97,8 @@ def two_workers() -> list[Measured]:
     longer = [Steps(9.0, 70.0, 71.0, [Step(40, 44, 4, 1.0)] * 3)]
     kinds = ("first", "continuation")
     return [
-        Measured(5.0, Rate(800.0, 600.0), 33.0, dict(zip(kinds, first + longer, strict=True))),
-        Measured(6.0, Rate(600.0, 400.0), 35.0, dict(zip(kinds, second + longer, strict=True))),
+        Measured(5.0, Rate(800.0, 600.0), 33.0, dict(zip(kinds, first + longer, strict=True)), {}),
+        Measured(6.0, Rate(600.0, 400.0), 35.0, dict(zip(kinds, second + longer, strict=True)), {}),
     ]
 
 
@@ -144,6 +145,38 @@ def test_the_table_has_the_words_of_the_json_and_the_largest_of_all_workers() ->
     assert max(map(len, table.splitlines())) <= 120
 
 
+def test_where_the_gpus_time_goes_is_shown_for_each_kind() -> None:
+    gpu_ms = [{"products": 20.0, "idle": 1.0}, {"products": 18.0, "idle": 3.0}]
+    workers = [replace(worker, gpu_ms={"first": own, "continuation": own}) for worker, own in zip(two_workers(), gpu_ms, strict=True)]
+    job = job_of({"training.continuation": 0.25})
+    found = report(job, Bucket(64, 64, 8), tiny_network().config, CPU, "it takes little", None, workers)
+    assert found["first"]["gpu_ms"] == found["continuation"]["gpu_ms"] == {"products": [20, 18], "idle": [1, 3]}
+    rows = {line.split()[0]: line.split()[1:] for line in run_table(found).splitlines() if line}
+    assert rows["gpu_ms.products"] == ["20", "20"]
+    assert rows["gpu_ms.idle"] == ["3", "3"]
+    assert "gpu_ms" not in tiny_report()["first"]
+
+
+@pytest.mark.parametrize(("continuation", "kind"), [(0, "first"), (1, "continuation")])
+def test_a_job_of_one_kind(continuation: float, kind: str) -> None:
+    job = job_of({"training.continuation": continuation})
+    assert shares_of(job) == {kind: 1}
+    workers = [replace(worker, steps={kind: worker.steps[kind]}) for worker in two_workers()]
+    found = report(job, Bucket(64, 64, 8), tiny_network().config, CPU, "it takes little", None, workers)
+    both = {"first", "continuation"}
+    assert found.keys() & both == {kind}
+    assert {key: found["mixed"][key] for key in ("step_ms", "tokens")} == {key: found[kind][key] for key in ("step_ms", "tokens")}
+    assert found["mixed"]["allocated_gib"] == found[kind]["allocated_gib"]
+    rows = {line.split()[0]: line.split()[1:] for line in run_table(found).splitlines() if line}
+    step_ms = f"{found[kind]['step_ms']:g}"
+    assert rows[kind] == ["mixed"]
+    assert rows["step_ms"] == [step_ms, step_ms]
+    *_, heads, names, row = comparison_table([{"name": "one", "set": [], **found}]).splitlines()
+    assert set(heads.split()) & both == {kind}
+    assert names.split()[-1] == "loss"
+    assert row.split()[-1] == f"{found[kind]['loss']:g}"
+
+
 def test_a_comparison_shows_every_run() -> None:
     good = tiny_report()
     lines = comparison_table(
@@ -151,8 +184,8 @@ def test_a_comparison_shows_every_run() -> None:
     ).splitlines()
     assert len(lines) == 4
     heads = [line.split() for line in lines[:2]]
-    assert heads[1] == ["name", "step_ms", "step_ms", "clips_per_hour", "allocated_gib", "host_gib", "loss"]
-    assert heads[0] == ["first", "continuation", "mixed", "mixed", "first"]
+    assert heads[1] == ["name", "step_ms", "step_ms", "clips_per_hour", "allocated_gib", "host_gib", "loss", "loss"]
+    assert heads[0] == ["first", "continuation", "mixed", "mixed", "first", "continuation"]
     assert lines[2].split()[:5] == ["as", "it", "is", "44", "88"]
     assert lines[3].split(maxsplit=2) == ["too", "large", "failed: out of memory"]
 
@@ -164,6 +197,17 @@ def test_a_list_of_both_forms(tmp_path: Path) -> None:
         Variant("as it is", []),
         Variant("model.base_precision=int8 lora.rank=8", ["model.base_precision=int8", "lora.rank=8"]),
     ]
+
+
+def test_folders_of_a_list_have_names_of_their_own() -> None:
+    assert folder_of(0, "as it is") == "0-as-it-is"
+    assert folder_of(1, "model.base_precision=int8 lora.targets=[to_q]") == "1-model.base-precision=int8-lora.targets=-to-q"
+    for name in ("a/b", "a b", "../..", "层", "x" * 300):
+        folder = folder_of(2, name)
+        assert Path(folder).name == folder
+        assert folder.isascii()
+        assert len(folder) < 100
+        assert folder != folder_of(3, name)
 
 
 def test_the_shipped_list_is_of_the_14b_job() -> None:
@@ -203,6 +247,10 @@ def test_wrong_lists(tmp_path: Path, content: str, told: str) -> None:
         (["--step", "3"], "[--steps N]"),
         (["--compare", "nowhere.yaml"], "nowhere.yaml: No such file"),
         (["--out", "nowhere/out.json"], "must be a file in a folder that is there"),
+        (["--profile", "{tiny}/config.json"], "config.json: File exists; it must be a folder"),
+        (["--profile", "{tiny}/config.json/traces"], "config.json/traces: Not a directory; it must be a folder"),
+        (["--profile", "/proc/traces"], "/proc/traces: No such file or directory; it must be a folder"),
+        (["--profile", "/proc/self"], "/proc/self: "),
         (["training.stepz=3"], "did you mean steps?"),
         (["training.worker_gpus=0"], "give a folder whose config.json"),
         (["training.workers=64", "training.global_batch=64"], "give training.workers="),
@@ -219,6 +267,17 @@ def test_mistakes_are_told_with_exit_code_2(tmp_path: Path, capsys: pytest.Captu
         code = exit_of_argparse.code
     assert code == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_list_with_a_wrong_job_is_refused_before_anything_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, variants = tmp_path / "job.yaml", tmp_path / "list.yaml"
+    file.write_text(yaml.safe_dump(changed({"training.worker_gpus": 0, "model.base_precision": "fp32"})))
+    variants.write_text("- []\n- {name: narrow, set: [model.base_precision=fp8]}\n- {name: typed wrong, set: [training.stepz=3]}\n")
+    assert main([str(file), "--compare", str(variants)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line for line in printed.err.splitlines() if line.endswith(":")] == ["narrow:", "typed wrong:"]
+    assert "fp8 runs on GPUs" in printed.err
 
 
 def test_why_a_run_failed() -> None:
