@@ -1,18 +1,22 @@
 """Where things lie: the arithmetic by hand, and what comes before what."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from ray_s2v.job_file import load_job
 from ray_s2v.model.fused.memory import ADAPTER_BYTES, GIB, RESERVE, USABLE, Need, Room, arranged
 from ray_s2v.model.lora import lora_config, with_lora
-from ray_s2v.model.rope import num_tokens
+from ray_s2v.model.rope import bucket_tokens, num_tokens
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import ConfigError
+from ray_s2v.schema import Bucket, ConfigError
 from ray_s2v.training.network import fits
 from tests.spawn.zero_runs import tiny_job
 
+JOBS = Path(__file__).parents[2] / "jobs"
 TOKENS = num_tokens(19, 60, 104, has_motion=False)
 # Two blocks and one injector; in GiB: 1 outside, 4 of weights, inputs 1 each, attention 0.5, feed-forward 2, working set 3.
 SMALL = Need(1 * GIB, 4 * GIB, 2 * GIB, (GIB, GIB, GIB), (0.5 * GIB, 0.0, 0.5 * GIB), 2 * GIB, 3 * GIB)
@@ -156,3 +160,14 @@ def test_streaming_comes_before_computing_attention_again() -> None:
     large = replace(SMALL, blocks=5 * GIB)
     found = arranged(large, Room(card(ALL_ON_GPU + 0.25)), "auto", "auto", False)
     assert (found.stream, found.blocks_without_attention) == (True, 0)
+
+
+@pytest.mark.parametrize("card", [24, 48, 80, 192])
+def test_a_ready_jobs_head_says_what_its_card_will_hold(card: int) -> None:
+    file = JOBS / f"wan_s2v_14b_{card}gb.yaml"
+    job = load_job(str(file), [])
+    found = fits(job, job.training.batch_size * bucket_tokens(Bucket(832, 480, job.data.sources[0].num_frames), has_motion=True))
+    (line,) = [line for line in found.splitlines() if line.startswith(f"  of {card} GB")]
+    (head,) = [line for line in file.read_text().splitlines() if line.startswith("# Computed peak: ")]
+    figures = re.compile(r"([\d.]+) GiB")
+    assert figures.findall(head) == figures.findall(line)
