@@ -25,7 +25,7 @@ def check(job: Job, sheet: Path | None = None) -> None:
     from ray_s2v.reporting.contact_sheet import draw_contact_sheet
     from ray_s2v.reporting.store import store_table
     from ray_s2v.reporting.summary import clips_summary, run_summary
-    from ray_s2v.training.network import fits, most_tokens
+    from ray_s2v.training.network import fits, largest_bucket
     from ray_s2v.training.prepare import prepare
 
     prepared = prepare(job, say)
@@ -34,7 +34,7 @@ def check(job: Job, sheet: Path | None = None) -> None:
     say(clips_summary(job, prepared.plan, prepared.discovery))
     say(run_summary(job, prepared.plan, prepared.features, prepared.num_steps, prepared.first_step))
     if job.training.worker_gpus:
-        say(fits(job, most_tokens(prepared.plan, job)))
+        say(fits(job, largest_bucket(prepared.plan, job)))
     if prepared.features.store:
         wanted = wanted_features(prepared.plan, range(prepared.num_steps), prepared.features)
         say(store_table(wanted, prepared.features, job.encoders.speech.path, job.encoders.text.path))

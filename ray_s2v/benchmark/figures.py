@@ -14,9 +14,10 @@ from ray_s2v.benchmark.measure import Rate, Steps
 from ray_s2v.config.job import Job
 from ray_s2v.model.rope import bucket_tokens
 from ray_s2v.schema import Bucket
+from ray_s2v.training.routes import job_routes
 
 PARTS = ("step_ms", "forward_ms", "backward_ms", "optimizer_ms")
-SECTIONS = ("model", "offload", "lora", "zero")
+SECTIONS = ("model", "offload", "lora", "tread", "zero")
 OF_TRAINING = ("batch_size", "workers", "worker_gpus", "gpu_memory_gib", "continuation", "learning_rate")
 
 
@@ -83,11 +84,15 @@ def _kind(
         for steps in zip(*(one.steps for one in own), strict=True)
     ]
     parts = {part: median(max(step[part]) for step in raw) for part in PARTS}
-    flops = forward_flops(config, bucket, clips, has_motion)
+    flops = forward_flops(config, bucket, clips, has_motion, job_routes(job, config.num_layers))
     tokens = clips * bucket_tokens(bucket, has_motion)
     seconds = parts["step_ms"] / 1e3
     rate = flops.step / 1e12 / seconds
-    gpu_ms = {part: [worker.gpu_ms[kind][part] for worker in workers] for part in workers[0].gpu_ms.get(kind, {})}
+    gpu_ms = {
+        part: [worker.gpu_ms[kind][part] for worker in workers]
+        for part in workers[0].gpu_ms.get(kind, {})
+        if all(kind in worker.gpu_ms and worker.gpu_ms[kind] for worker in workers)
+    }
     return {
         "tokens": tokens,
         "first_step_s": max(one.first_step_s for one in own),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray_s2v.model.audio import NUM_AUDIO_TOKENS
 from ray_s2v.model.rope import segment_positions
 from ray_s2v.model.transformer import TEXT_LENGTH
+from ray_s2v.model.tread import Route, kept_in_blocks
 from ray_s2v.schema import FRAMES_PER_LATENT, HISTORY_FRAMES, LATENT_STRIDE, Bucket
 
 SOUND_TOKENS = NUM_AUDIO_TOKENS + 1  # of a latent frame, with the learned one
@@ -46,15 +48,17 @@ class Flops:
         return 2 * self.linear + 3 * self.attention
 
 
-def forward_flops(config: Any, bucket: Bucket, clips: int, has_motion: bool) -> Flops:
-    """Of a batch of `clips`; config is that of a WanS2VTransformer3DModel."""
+def forward_flops(config: Any, bucket: Bucket, clips: int, has_motion: bool, routes: Sequence[Route] = ()) -> Flops:
+    """Of a batch of `clips`; config is that of a WanS2VTransformer3DModel. routes: of TREAD."""
     dim = config.num_attention_heads * config.attention_head_dim
     frames = bucket.num_frames // FRAMES_PER_LATENT
     segments = segment_positions(frames, bucket.height // LATENT_STRIDE, bucket.width // LATENT_STRIDE)
     counts = [len(segment) for segment in segments]
     noisy, reference, *motion = counts if has_motion else [*counts[:2], 0, 0, 0]
-    tokens = noisy + reference + sum(motion)
     blocks, injectors = config.num_layers * clips, len(config.audio_inject_layers) * clips
+    noisy_in = [frames * count for count in kept_in_blocks(routes, noisy // frames, config.num_layers)]
+    tokens_in = [count + reference + sum(motion) for count in noisy_in]
+    tokens, injected = clips * sum(tokens_in), clips * sum(noisy_in[index] for index in config.audio_inject_layers)
     sound_tokens = SOUND_TOKENS * frames
     patches = 4 * (config.in_channels * (noisy + reference) + config.pose_dim * noisy)
     packed = config.in_channels * sum(count * cells for count, cells in zip(motion, (4, 2 * 16, 4 * 64), strict=True))
@@ -62,14 +66,14 @@ def forward_flops(config: Any, bucket: Bucket, clips: int, has_motion: bool) -> 
     text = TEXT_LENGTH * (config.text_dim + dim)
     head = 4 * config.out_channels * noisy
     return Flops(
-        of_self=blocks * 8 * tokens * dim**2,
-        of_text=blocks * 4 * (tokens + TEXT_LENGTH) * dim**2,
-        feed_forward=blocks * 4 * tokens * dim * config.ffn_dim,
-        injection=injectors * 4 * (noisy + sound_tokens + frames) * dim**2,
+        of_self=8 * tokens * dim**2,
+        of_text=4 * (tokens + blocks * TEXT_LENGTH) * dim**2,
+        feed_forward=4 * tokens * dim * config.ffn_dim,
+        injection=4 * (injected + injectors * (sound_tokens + frames)) * dim**2,
         rest=2 * dim * (clips * (patches + packed + text + head) + (clips + 1) * time) + clips * _sound(config.audio_dim, dim, frames),
-        self_attention=blocks * 4 * tokens**2 * dim,
-        text_attention=blocks * 4 * TEXT_LENGTH * tokens * dim,
-        audio_attention=injectors * 4 * SOUND_TOKENS * noisy * dim,
+        self_attention=clips * sum(4 * count**2 for count in tokens_in) * dim,
+        text_attention=4 * TEXT_LENGTH * tokens * dim,
+        audio_attention=4 * SOUND_TOKENS * injected * dim,
     )
 
 

@@ -13,7 +13,6 @@ from ray_s2v.benchmark.random_weights import RandomWeights
 from ray_s2v.benchmark.recording import recorded_step
 from ray_s2v.benchmark.synthetic import bucket_of, synthetic_batch
 from ray_s2v.config.job import Job
-from ray_s2v.model.rope import bucket_tokens
 from ray_s2v.schema import Batch
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.network import network_for_training
@@ -33,8 +32,7 @@ class OneWorker:
         one_turn = self._training.model_copy(update={"global_batch": self._training.workers * self._training.batch_size})
         job = job.model_copy(update={"training": one_turn})
         started = time.monotonic()
-        tokens = self._training.batch_size * bucket_tokens(self.bucket, has_motion=self._training.continuation > 0)
-        model = network_for_training(job, weights, device, tokens, self._note)
+        model = network_for_training(job, weights, device, self.bucket, self._note)
         unit = model.base_model.model.blocks[0].unit
         self.attention: str | None = unit.constants.kernel if unit else None
         self._engine = Engine(model, job, device, None, 0)

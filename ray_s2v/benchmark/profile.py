@@ -11,8 +11,8 @@ from typing import Any
 KERNELS = {
     "triton": re.compile("^triton_"),
     "communication": re.compile("^nccl", re.IGNORECASE),
-    "attention": re.compile("sdpa|fmha|flash|attention|dot_do_o|convert_dq", re.IGNORECASE),
-    "products": re.compile("gem[mv]|cutlass|nvjet|cublas|xmma|scaled_mm|splitk", re.IGNORECASE),
+    "attention": re.compile("sdpa|fmha|flash|attention|attn_fwd|dot_do_o|convert_dq", re.IGNORECASE),
+    "products": re.compile("gem[mv]|cutlass|nvjet|cublas|xmma|scaled_mm|splitk|^Cijk_", re.IGNORECASE),
 }
 COPIES = {"Memcpy DtoH": "to_host", "Memcpy HtoD": "from_host"}
 COMPUTING = ("attention", "products", "triton", "other")

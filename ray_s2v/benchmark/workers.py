@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from ray_s2v.model.lora import check_targets
 from ray_s2v.ranks import everyone
 from ray_s2v.schema import ConfigError, RunStopped, UserError
 from ray_s2v.training.lack_of_memory import does_not_fit, host_peak_gib, is_lack_of_memory
+from ray_s2v.training.routes import job_routes
 
 REPORT, REFUSAL, STOP = "report.json", "refusal", "stop"  # files in which workers leave what came of it
 CPU = torch.device("cpu")
@@ -42,7 +42,6 @@ class Task:
     steps: int
     profile: Path | None  # the folder for traces, if one step more is recorded
     say: Callable[[str], None]  # for worker 0 alone; a function of a module, as it is sent to a process
-    port: int
     folder: Path
 
 
@@ -62,15 +61,9 @@ def run_benchmark(job: Job, steps: int, profile: Path | None, say: Callable[[str
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory() as folder:
-        task = Task(os.getpid(), job, steps, profile, say, _free_port(), Path(folder))
+        task = Task(os.getpid(), job, steps, profile, say, Path(folder))
         _run_workers(task)
         return json.loads((task.folder / REPORT).read_text())
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _check(job: Job, weights: RandomWeights) -> None:
@@ -86,7 +79,9 @@ def _check(job: Job, weights: RandomWeights) -> None:
             f"model.path {job.model.path}: no folder here, and the 14B configuration is not for a CPU; give a folder whose config.json "
             "describes a small network, or training.worker_gpus=1"
         )
-    check_targets(weights.outline(), job.lora.targets, job.lora.layers)
+    network = weights.outline()
+    check_targets(network, job.lora.targets, job.lora.layers)
+    job_routes(job, len(network.blocks))
 
 
 def _run_workers(task: Task) -> None:
@@ -95,11 +90,14 @@ def _run_workers(task: Task) -> None:
     try:
         while not context.join():
             pass
-    except mp.ProcessExitedException as error:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        # Another worker's may only be that this one has gone.
         for file in sorted(task.folder.glob(f"{REFUSAL}*")):
             raise ConfigError(file.read_text()) from None
         for file in sorted(task.folder.glob(f"{STOP}*")):
             raise RunStopped(file.read_text()) from None
+        if isinstance(error, mp.ProcessRaisedException):
+            raise
         raise RunStopped(f"{error}; SIGKILL is what the system sends where host memory runs out") from None
     finally:
         for process in context.processes:
@@ -113,16 +111,16 @@ def _worker(index: int, task: Task) -> None:
     end_with(task.parent)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     workers, rank = task.job.training.workers, str(index)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(task.port), RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=str(workers))
+    os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=str(workers))
     if task.job.training.worker_gpus > 0:
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl")
+        _join("nccl", index, task)
     else:
         device = CPU
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
-        dist.init_process_group("gloo")
+        _join("gloo", index, task)
     try:
         _measure(index, task, device)
     except UserError as error:
@@ -134,6 +132,12 @@ def _worker(index: int, task: Task) -> None:
             raise
         _stop(task.folder / f"{STOP}{index}", does_not_fit(error, device))
     dist.destroy_process_group()
+
+
+def _join(backend: str, index: int, task: Task) -> None:
+    # They meet in a file: a port that is free now may be another's a moment later.
+    method = f"file://{task.folder / 'ranks'}"
+    dist.init_process_group(backend, init_method=method, rank=index, world_size=task.job.training.workers)
 
 
 def _stop(file: Path, text: str) -> None:

@@ -129,6 +129,18 @@ class Lora(Section):
     layers: Literal["all", "blocks", "audio_injector"] = "all"
 
 
+class Route(Section):
+    """Blocks that a share of each latent frame's noisy tokens, drawn anew in each step, does not go through."""
+
+    selection_ratio: Annotated[float, Field(ge=0, lt=1)]
+    start_layer_idx: int  # negative from the end
+    end_layer_idx: int  # itself among them
+
+
+class Tread(Section):
+    routes: list[Route] = Field(default=[])
+
+
 class Flow(Section):
     shift: Positive = 3.0
 
@@ -210,6 +222,7 @@ class Job(Section):
     model: Model
     offload: Offload = Offload()
     lora: Lora = Lora()
+    tread: Tread = Tread()
     flow: Flow = Flow()
     dropout: Dropout = Dropout()
     training: Training

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ray_s2v.model.tread import Route, drawn
 from ray_s2v.schema import Batch
 
 NUM_TIMESTEPS = 1000
@@ -30,12 +32,13 @@ def noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     return (1 - sigma) * latents + sigma * noise
 
 
-def clip_losses(model: VelocityModel, batch: Batch, shift: float) -> Tensor:
+def clip_losses(model: VelocityModel, batch: Batch, shift: float, routes: Sequence[Route] = ()) -> Tensor:
     """Mean squared error of the predicted velocity (noise - latents) of each clip, [batch] float32; zero for unreadable clips.
 
-    Reference and motion are clean and carry no loss. The timestep stays in float32 and is not rounded.
+    Reference and motion are clean and carry no loss. The timestep stays in float32 and is not rounded. routes: of TREAD.
     """
     sigma = shifted(batch.noise_level.float(), shift)
+    frames, height, width = batch.latents.shape[2:]
     prediction = model(
         noised(batch.latents, batch.noise, sigma),
         NUM_TIMESTEPS * sigma,
@@ -44,6 +47,7 @@ def clip_losses(model: VelocityModel, batch: Batch, shift: float) -> Tensor:
         motion=batch.motion,
         pose=batch.pose,
         audio=batch.audio,
+        routes=drawn(routes, frames, height // 2 * (width // 2), batch.seed, batch.latents.device),
     )
     off = prediction.float() - (batch.noise - batch.latents)
     # A clip that could not be read is black and silent; its error may be anything, its share in the step is nothing. Masked before

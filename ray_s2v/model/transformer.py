@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from ray_s2v.model.checkpoint import load_model
 from ray_s2v.model.lora import ADAPTER_FILE, PREFIX, load_adapter
 from ray_s2v.model.motion import FramePacker
 from ray_s2v.model.rope import rotary_table
+from ray_s2v.model.tread import Kept, Way
 from ray_s2v.schema import ConfigError
 
 TEXT_LENGTH = 512
@@ -180,6 +182,7 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         audio: Tensor,
         add_last_motion: int = 2,
         motion_frames: tuple[int, int] = (73, 19),
+        routes: Sequence[Kept] = (),
     ) -> Tensor:
         """Flow velocity (noise minus clean latents) [batch, 16, latent_frames, h, w] in float32.
 
@@ -187,6 +190,7 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         text: [length, text_dim] each, at most 512 long. reference: [batch, 16, 1, h, w].
         motion: [batch, 16, frames, h, w], None for a first clip: no motion tokens. pose: like latents, None means zeros.
         audio: [batch, 25, audio_dim, 4 * latent_frames]. motion_frames: history in frames and latent frames (audio phase).
+        routes: blocks that only some of the noisy tokens go through; they do not overlap.
         """
         assert timestep.dtype not in (torch.bfloat16, torch.float16), "a timestep in half precision names another noise level"
         batch, _, frames, height, width = latents.shape
@@ -200,18 +204,22 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         rotary = rotary_table(frames, height, width, motion is not None, self.config.attention_head_dim, latents.device)
 
         audio_global, audio_local = audio_global.to(dtype), audio_local.to(dtype)
-        hidden = tokens
         if self.blocks[0].unit and torch.is_grad_enabled():
-            hidden.requires_grad_()  # or ZeRO-3 would let go of the first block's weights before its backward pass
+            tokens.requires_grad_()  # or ZeRO-3 would let go of the first block's weights before its backward pass
+        way = whole = Way(tokens, rotary, num_noisy)
         for index in range(len(self.blocks)):
-            arguments = (index, hidden, context, modulation, rotary, num_noisy, audio_global, audio_local)
+            if entered := next((kept for kept in routes if kept.route.first == index), None):
+                whole, way = way, way.entering(entered)
+            arguments = (index, way.hidden, context, modulation, way.rotary, way.num_noisy, audio_global, audio_local)
             if self.gradient_checkpointing and torch.is_grad_enabled() and not self.blocks[index].unit:
                 hidden = self._gradient_checkpointing_func(self._layer, *arguments)
             else:
                 hidden = self._layer(*arguments)
+            left = next((kept for kept in routes if kept.route.last == index), None)
+            way = whole.rejoined(left, hidden) if left else replace(way, hidden=hidden)
 
         shift, scale = (self.scale_shift_table + time_embedding[:, None]).chunk(2, dim=1)
-        hidden = self.norm_out(hidden[:, :num_noisy]) * (1 + scale) + shift
+        hidden = self.norm_out(way.hidden[:, :num_noisy]) * (1 + scale) + shift
         patches = self.proj_out(hidden).view(batch, frames, height // 2, width // 2, 2, 2, -1)
         return patches.permute(0, 6, 1, 2, 4, 3, 5).reshape(batch, -1, frames, height, width)
 

@@ -15,6 +15,7 @@ from ray_s2v.model.flow import clip_losses
 from ray_s2v.model.lora import adapter_name
 from ray_s2v.schema import Batch
 from ray_s2v.training.checkpoint import State
+from ray_s2v.training.routes import job_routes
 from ray_s2v.training.zero_state import gather_state, gathered, restore_moments
 
 # ZeRO-3 leaves smaller tensors whole on every worker, where gathering them would cost more than they take.
@@ -54,6 +55,7 @@ class Engine:
     def __init__(self, model: PeftModel, job: Job, device: torch.device, resumed: State | None, steps_done: int) -> None:
         self.device = device
         self.shift = job.flow.shift
+        self.routes = job_routes(job, len(model.base_model.model.blocks))
         self.stage = job.zero.stage
         self.adapter = {adapter_name(name): p for name, p in model.named_parameters() if p.requires_grad}
         if resumed:
@@ -81,7 +83,7 @@ class Engine:
     def forward_backward(self, batch: Batch, scale: float) -> list[float]:
         """Adds the gradients of a micro-batch's mean loss, times `scale`; returns the loss of each of its clips."""
         torch.manual_seed(batch.seed)
-        losses = clip_losses(self.deepspeed, batch, self.shift)
+        losses = clip_losses(self.deepspeed, batch, self.shift, self.routes)
         self.deepspeed.backward(losses.mean() * scale)
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()

@@ -12,10 +12,10 @@ import torch
 from ray_s2v.model.fused.memory import GIB
 from ray_s2v.schema import RunStopped
 
-SMALLER = "model.base_precision=int8, a lower training.batch_size, resolution or num_frames"
-LESS_OF_THE_GPU = f"offload.blocks=true, offload.activations=true, model.feed_forward_chunks=4, {SMALLER}"
-LESS_OF_THE_HOST = f"offload.blocks=false, offload.activations=false, offload.disk_path, {SMALLER}"
-# What only the text tells: CUDA's own errors and those of torch's allocator on the CPU have no class.
+SMALLER = "a lower training.batch_size, resolution or num_frames, and with zero.stage 2 model.base_precision=int8"
+LESS_OF_THE_GPU = f"a lower training.gpu_memory_gib, with which more lies elsewhere, model.feed_forward_chunks=4, {SMALLER}"
+LESS_OF_THE_HOST = f"a lower training.host_memory_gib, with which less lies there, offload.disk_path, {SMALLER}"
+
 ON_THE_GPU, ON_THE_HOST = "out of memory", "DefaultCPUAllocator: can't allocate memory"
 
 

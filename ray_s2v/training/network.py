@@ -25,8 +25,9 @@ from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.rope import bucket_tokens
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.ranks import Machine, everyone
-from ray_s2v.schema import ConfigError
-from ray_s2v.training.host_memory import usable_host_gib
+from ray_s2v.schema import Bucket, ConfigError
+from ray_s2v.training.host_memory import settled_host_gib
+from ray_s2v.training.routes import tokens_in_blocks
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
 KERNELS: dict[str, Kernel] = {"cudnn": "cudnn", "flash": "flash", "sdpa": "efficient"}
@@ -41,9 +42,9 @@ def job_lora(job: Job) -> LoraConfig:
     return lora_config(settings.rank, settings.alpha or settings.rank, settings.dropout, settings.targets, settings.layers)
 
 
-def most_tokens(plan: Plan, job: Job) -> int:
-    """Tokens of the largest batch that a worker will meet."""
-    return job.training.batch_size * max(bucket_tokens(bucket, job.training.continuation > 0) for bucket in plan.order.buckets)
+def largest_bucket(plan: Plan, job: Job) -> Bucket:
+    """The bucket of which a batch has most tokens."""
+    return max(plan.order.buckets, key=lambda bucket: bucket_tokens(bucket, job.training.continuation > 0))
 
 
 def why_plain(job: Job, outline: PeftModel) -> str:
@@ -94,10 +95,10 @@ class Checkpoint:
         return WanS2VTransformer3DModel.from_pretrained(self.path, torch_dtype=dtype, device=device_of)
 
 
-def network_for_training(job: Job, weights: Weights, device: torch.device, tokens: int, note: Callable[[str], None]) -> PeftModel:
+def network_for_training(job: Job, weights: Weights, device: torch.device, largest: Bucket, note: Callable[[str], None]) -> PeftModel:
     """The network with a fresh adapter, on `device` or beside it as the job's settings and the device's memory say.
 
-    tokens: of the largest batch. Tells `note` how long loading took and what lies where. Raises ConfigError.
+    largest: the bucket of which a batch takes most. Tells `note` how long loading took and what lies where. Raises ConfigError.
     """
     started = time.monotonic()
     _check_card(job, device)
@@ -107,7 +108,7 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, token
     machine = Machine.of_this_rank()
     outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
     plain = why_plain(job, outline)
-    arrangement = None if plain else arrangement_for(job, outline, room_of(job, gpu_gib, machine), tokens)
+    arrangement = None if plain else arrangement_for(job, outline, room_of(job, gpu_gib, machine), largest)
     streams = bool(arrangement and arrangement.stream)
     if job.offload.disk_path and arrangement and streams and machine.is_first:
         check_disk(Path(job.offload.disk_path), arrangement.disk_gib * GIB)
@@ -174,14 +175,15 @@ def memory_gib(job: Job, device: torch.device) -> float | None:
 
 
 def room_of(job: Job, gpu_gib: float | None, machine: Machine) -> Room | None:
-    """What there is for each rank of a machine; None on a CPU. Every rank of it computes the same."""
+    """What there is for each rank, the same for all: of the poorest. They must agree on what streams. None on CPUs."""
     if gpu_gib is None:
         return None
-    host_gib = job.training.host_memory_gib or everyone(usable_host_gib())[machine.ranks[0]]
-    return Room(gpu_gib, host_gib, len(machine.ranks), job.offload.disk_path != "")
+    host_gib = job.training.host_memory_gib or settled_host_gib(machine.share)
+    gpus, hosts, ranks = zip(*everyone((gpu_gib, host_gib, len(machine.ranks))), strict=True)
+    return Room(min(gpus), min(hosts), max(ranks), job.offload.disk_path != "")
 
 
-def arrangement_for(job: Job, outline: PeftModel, room: Room | None, tokens: int) -> Arrangement:
+def arrangement_for(job: Job, outline: PeftModel, room: Room | None, largest: Bucket) -> Arrangement:
     """Where things lie in so much room; all in one place on a CPU, for which there is none.
 
     outline: the network with its adapter; it may be without memory. Raises ConfigError if a step does not fit.
@@ -190,17 +192,20 @@ def arrangement_for(job: Job, outline: PeftModel, room: Room | None, tokens: int
     network = outline.base_model.model
     if room is None:
         return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0, 0.0, 0.0)
+    tokens = tokens_in_blocks(job, largest, len(network.blocks))
     need = Need.of(
         network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks, compiled=model.compile is not False
     )
     if zero.stage == 3:
         on_gpu = need.blocks / job.training.workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
         need = replace(need, blocks=2 * need.group + (on_gpu if zero.offload == "none" else 0))
+        if zero.offload == "cpu":
+            need = replace(need, shards_on_host=on_gpu)
     checkpointing: Any = model.checkpointing
     return arranged(need, room, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
 
 
-def fits(job: Job, tokens: int) -> str:
+def fits(job: Job, largest: Bucket) -> str:
     """What a step takes of the worker's share of cards of each size, or why it does not fit; a line each.
 
     Fetches nothing: at the hub is the 14B.
@@ -213,12 +218,12 @@ def fits(job: Job, tokens: int) -> str:
     outline = with_lora(network, job_lora(job), job.run.seed)
     if plain := why_plain(job, outline):
         return f"the network runs in its plain, slower form: {plain}"
-    lines = ["a step takes, computed, for the largest batch:"]
+    lines = ["a step takes, computed, for the largest batch of one worker, alone on its machine:"]
     for size in CARD_SIZES:
         try:
             gpu_gib = min(job.training.gpu_memory_gib or math.inf, size * USABLE_OF_NOMINAL * job.training.worker_gpus)
             room = Room(gpu_gib, job.training.host_memory_gib or math.inf, disk=job.offload.disk_path != "")
-            found = str(arrangement_for(job, outline, room, tokens))
+            found = str(arrangement_for(job, outline, room, largest))
         except ConfigError as error:
             found = f"does not fit: {str(error).partition('. ')[0]}"
         lines.append(f"  of {size} GB: {found}")

@@ -30,6 +30,7 @@ from ray_s2v.training.cluster import check_training, join_cluster
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.network import job_lora, why_plain
 from ray_s2v.training.progress import complete_checkpoints, load_progress
+from ray_s2v.training.routes import job_routes
 
 TICK_S = 0.1
 
@@ -146,7 +147,7 @@ def _with_absolute_paths(job: Job, with_network: bool) -> Job:
         try:
             settings["model"]["path"] = _checked_network(job)
         except ConfigError as error:
-            wrong.append(str(error) if str(error).startswith(("lora.", "model.", "offload.")) else f"model.path: {error}")
+            wrong.append(str(error) if str(error).startswith(("lora.", "model.", "offload.", "tread.")) else f"model.path: {error}")
     for index, source in enumerate(settings["data"]["sources"]):
         for name in ("path", "audio_path", "pose_path"):
             if source[name] is not None:
@@ -180,6 +181,7 @@ def _checked_network(job: Job) -> str:
             network = WanS2VTransformer3DModel()
     check_targets(network, job.lora.targets, job.lora.layers)
     why_plain(job, with_lora(network, job_lora(job), job.run.seed))
+    job_routes(job, len(network.blocks))
     return place
 
 

@@ -23,7 +23,7 @@ from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
-from ray_s2v.training.network import Checkpoint, job_lora, most_tokens, network_for_training
+from ray_s2v.training.network import Checkpoint, job_lora, largest_bucket, network_for_training
 from ray_s2v.training.prefetch import prefetched
 from ray_s2v.training.progress import Assignment, Progress, load_progress
 
@@ -50,7 +50,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
 
     config_of_lora = job_lora(job)
     with lack_told(f"before step {first_step}, worker {dist.get_rank()}", device):
-        model = network_for_training(job, Checkpoint(job.model.path), device, most_tokens(assignment.plan, job), note)
+        model = network_for_training(job, Checkpoint(job.model.path), device, largest_bucket(assignment.plan, job), note)
         engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     steps = range(first_step, assignment.num_steps)

@@ -78,7 +78,9 @@ def comparison(job: Path) -> tuple[list[dict[str, Any]], str]:
     )
     printed, told = process.communicate(timeout=280)
     assert process.returncode == 0, told
-    return json.loads(out.read_text()), printed
+    runs = json.loads(out.read_text())
+    assert [run["name"] for run in runs if "failed" in run] == ["forbidden", "stops"], told
+    return runs, printed
 
 
 def figures(value: Any) -> list[float]:

@@ -67,6 +67,24 @@ def test_every_stage_rounds_alike(tmp_path):
         assert len({result["losses"][0] for result in results}) == 1
 
 
+def test_every_stage_routes_alike(runs, tmp_path):
+    """TREAD in the fast form on two workers and one, and in the plain one, under all stages."""
+    routes = ((0.5, 1, 2),)
+    results = [
+        result
+        for workers, dropout in ((2, 0.0), (1, 0.0), (1, 1e-9))
+        for result in run_cases(
+            [Case(stage, tmp_path / f"{workers}{stage}{dropout}", end_step=3, routes=routes, lora_dropout=dropout) for stage in STAGES],
+            workers,
+            tmp_path / f"out{workers}{dropout}",
+        )[0]
+    ]
+    for result in results:
+        assert result["losses"] == pytest.approx(results[0]["losses"], abs=1e-5)
+    without = runs[1][2, 0]["losses"][:3]
+    assert all(abs(one - other) > 1e-3 for one, other in zip(results[0]["losses"], without, strict=True))
+
+
 def test_workers_share_the_slots(runs):
     expected = [[f"clip{step}.{slot}" for slot in range(SLOTS)] for step in range(STEPS)]
     assert all(result["clips"] == expected for result in runs[1].values())

@@ -36,10 +36,12 @@ class Case:
     poison_step: int | None = None
     poison: str = ""
     lora_dropout: float = 0.0
+    routes: tuple[tuple[float, int, int], ...] = ()  # of TREAD: what skips, first and last block
     dtype: torch.dtype = torch.float32  # of the frozen weights, but for those that are float32 always
 
 
-def tiny_job(stage: int, workers: int) -> Job:
+def tiny_job(stage: int, workers: int, routes: tuple[tuple[float, int, int], ...] = ()) -> Job:
+    keys = ("selection_ratio", "start_layer_idx", "end_layer_idx")
     nowhere = {"path": "-"}
     return Job.model_validate(
         {
@@ -51,6 +53,7 @@ def tiny_job(stage: int, workers: int) -> Job:
                 "steps": STEPS, "global_batch": SLOTS, "workers": workers, "learning_rate": 0.01, "warmup_steps": 2, "clip_grad_norm": 0.05,
             },
             "zero": {"stage": stage},
+            "tread": {"routes": [dict(zip(keys, route, strict=True)) for route in routes]},
         }
     )  # fmt: skip
 
@@ -120,7 +123,7 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
     from ray_s2v.training.progress import Progress
 
     engine_module.PERSISTENT_BELOW = 0  # or ZeRO-3 would leave every tensor of this network whole
-    job = tiny_job(case.stage, workers)
+    job = tiny_job(case.stage, workers, case.routes)
     model = adapted_network(case.lora_dropout, checkpointing=True, dtype=case.dtype)
     if not case.lora_dropout:  # which the plain form alone knows
         fuse(model.base_model.model, FastForm(AS_WRITTEN, "cpu"), torch.device("cpu"))

@@ -296,5 +296,5 @@ def test_what_does_not_fit_is_told_with_figures_and_settings() -> None:
     told = does_not_fit(torch.OutOfMemoryError(said), CPU)
     assert told.startswith("does not fit: CUDA out of memory. Tried to allocate 2.00 GiB. At the peak ")
     assert "GiB of host memory" in told
-    for setting in ("offload.blocks", "offload.activations", "model.feed_forward_chunks", "model.base_precision", "training.batch_size"):
+    for setting in ("training.gpu_memory_gib", "model.feed_forward_chunks", "model.base_precision", "training.batch_size"):
         assert setting in told

@@ -11,6 +11,7 @@ from ray_s2v.benchmark.flops import forward_flops
 from ray_s2v.benchmark.synthetic import synthetic_batch
 from ray_s2v.model.flow import clip_losses
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
+from ray_s2v.model.tread import Route
 from ray_s2v.schema import Bucket
 from tests.tiny import TINY
 
@@ -67,12 +68,13 @@ def test_counts_as_the_measured_table(config: Any, frames: int, ms: int, rate: i
 
 @pytest.mark.parametrize("has_motion", [False, True])
 @pytest.mark.parametrize("clips", [1, 2])
-def test_every_product_is_counted(clips: int, has_motion: bool) -> None:
+@pytest.mark.parametrize("routes", [[], [Route(0.5, 1, 1), Route(0.3, 2, 2)]])
+def test_every_product_is_counted(clips: int, has_motion: bool, routes: list[Route]) -> None:
     network = WanS2VTransformer3DModel(**TINY)
     bucket = Bucket(112, 80, 12)
     batch = synthetic_batch(network.config, bucket, clips, has_motion, 0, torch.device("cpu"))
     # The counter does not know the CPU's own attention.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        clip_losses(network, batch, 3.0)
-    flops = forward_flops(network.config, bucket, clips, has_motion)
+        clip_losses(network, batch, 3.0, routes)
+    flops = forward_flops(network.config, bucket, clips, has_motion, routes)
     assert counter.get_total_flops() == flops.linear + flops.attention

@@ -24,6 +24,7 @@ BESIDE = {
     ("storage", "schema"),
     ("job_file", "config"),
     ("job_file", "schema"),
+    ("ranks", "schema"),
     ("train", "command"),
     ("check", "command"),
     ("encode", "command"),

@@ -1,5 +1,6 @@
 """Noise levels, noised latents and losses: closed forms, the sampler's own scheduler, and clips that count for nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from ray_s2v.model.flow import clip_losses, noised, shifted
+from ray_s2v.model.tread import Kept, Route
 from ray_s2v.schema import Batch
 
 SHAPE = (3, 16, 2, 4, 6)
@@ -43,6 +45,7 @@ class Answer(nn.Module):
         self.slope = nn.Parameter(torch.tensor(slope))
         self.offset = nn.Parameter(offset)
         self.given: list[Any] = []
+        self.routes: Sequence[Kept] = ()
 
     def forward(
         self,
@@ -53,8 +56,9 @@ class Answer(nn.Module):
         motion: Tensor | None,
         pose: Tensor | None,
         audio: Tensor,
+        routes: Sequence[Kept],
     ) -> Tensor:
-        self.given = [latents, timestep, text, reference, motion, pose, audio]
+        self.given, self.routes = [latents, timestep, text, reference, motion, pose, audio], routes
         return self.slope * latents + self.offset
 
 
@@ -123,6 +127,16 @@ def test_prediction_off_by_c_has_loss_c_squared_for_each_clip() -> None:
     off = torch.tensor([0.5, -2.0, 3.0]).view(3, 1, 1, 1, 1)
     losses = clip_losses(Answer(given.noise - given.latents + off), given, 3.0)
     torch.testing.assert_close(losses, torch.tensor([0.25, 4.0, 9.0]))
+
+
+def test_routes_are_drawn_for_the_batchs_tokens() -> None:
+    given, model = batch(), Answer(torch.zeros(SHAPE))
+    clip_losses(model, given, 3.0)
+    assert list(model.routes) == []
+    clip_losses(model, given, 3.0, [Route(0.5, 1, 2)])
+    (kept,) = model.routes
+    assert kept.tokens.shape == (2 * 3,)  # of two frames of 2 x 3 tokens
+    assert kept.tokens.max() < 2 * 6
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -52,6 +53,7 @@ class InMemory:
 
         file = self._machine.shared_file(filled)
         everything = pinned(starts[-1], file)
+        os.close(file)  # the pages stay for as long as they are mapped
         self._groups = [everything[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
     def get(self, group: int, following: int | None) -> Tensor:
@@ -98,6 +100,7 @@ class OnDisk:
             return file
 
         self._file = self._machine.shared_file(filled)
+        weakref.finalize(self, os.close, self._file)
         self._buffers = [pinned(max(sizes)) for _ in range(BUFFERS)]
 
     def get(self, group: int, following: int | None) -> Tensor:

@@ -40,30 +40,44 @@ class Need:
     attention: tuple[float, ...]  # what each block may keep besides; 0 for injectors
     feed_forward: float  # what each block may keep besides that; 0 where chunks of tokens go through one after the other
     working: float
+    shards_on_host: float = 0.0  # of ZeRO-3, of one rank
 
     @classmethod
     def of(
-        cls, network: Any, precision: BasePrecision, tokens: int, blocks_per_group: int, feed_forward_chunks: int, *, compiled: bool
+        cls,
+        network: Any,
+        precision: BasePrecision,
+        tokens: Sequence[int],
+        blocks_per_group: int,
+        feed_forward_chunks: int,
+        *,
+        compiled: bool,
     ) -> Need:
-        """network: a WanS2VTransformer3DModel with LoRA; it may be without memory. tokens: of the largest batch of one worker."""
+        """network: a WanS2VTransformer3DModel with LoRA; it may be without memory.
+
+        tokens: that each block sees of one worker's largest batch.
+        """
         up = network.blocks[0].ffn.net[0].proj
         wide = BYTES["fp32" if precision == "fp32" else "bf16"]
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
         total = sum(p.numel() for p in network.parameters()) - trainable
         narrow = sum(layer.weight.numel() for layer in narrow_layers(network))
         largest = -(-narrow // len(network.blocks)) * (1 + len(network.audio_injector.injector) / len(network.blocks))
-        given = 4.0 * tokens * up.in_features
-        attention = wide * tokens * up.in_features + 4 * tokens * network.config.num_attention_heads
+        most, routed = max(tokens), min(tokens) < max(tokens)
+        given = [4.0 * count * up.in_features for count in tokens]
+        attention = [wide * count * up.in_features + 4 * count * network.config.num_attention_heads for count in tokens]
         not_fused = 1.0 if compiled else AS_WRITTEN
-        of_units = [a for i in range(len(network.blocks)) for a in [attention] + [0.0] * (i in network.injector_of_block)]
+        units = [(i, is_block) for i in range(len(network.blocks)) for is_block in [True] + [False] * (i in network.injector_of_block)]
         return cls(
             outside=(total - narrow) * wide + trainable * ADAPTER_BYTES,
             blocks=narrow * BYTES[precision],
             group=blocks_per_group * largest * BYTES[precision],
-            inputs=(given,) * len(of_units),
-            attention=tuple(of_units),
-            feed_forward=wide * tokens * up.out_features if feed_forward_chunks == 1 else 0.0,
-            working=tokens * (28 * up.in_features + 6 * up.out_features / feed_forward_chunks) * WORKING[precision] * not_fused,
+            inputs=tuple(given[i] for i, _ in units),
+            attention=tuple(attention[i] if is_block else 0.0 for i, is_block in units),
+            feed_forward=wide * most * up.out_features if feed_forward_chunks == 1 else 0.0,
+            # What skips a route waits beside it.
+            working=most * (28 * up.in_features + 6 * up.out_features / feed_forward_chunks) * WORKING[precision] * not_fused
+            + routed * max(given),
         )
 
 
@@ -127,21 +141,25 @@ def arranged(
         if arrangement.gpu_gib <= usable and arrangement.host_gib <= room.host_gib:
             return _with_feed_forward(need, arrangement, usable) if checkpointing == "auto" else arrangement
         tried.append(arrangement)
-    raise _does_not_fit(tried, room)
+    raise _does_not_fit(tried, room, {"offload.blocks": stream, "offload.activations": activations, "model.checkpointing": checkpointing})
 
 
-def _does_not_fit(tried: Sequence[Arrangement], room: Room) -> ConfigError:
-    usable, least = room.gpu_gib * USABLE, min(a.gpu_gib for a in tried)
+def _does_not_fit(tried: Sequence[Arrangement], room: Room, settings: dict[str, Any]) -> ConfigError:
+    usable = room.gpu_gib * USABLE
+    freer = [f"{name} auto" for name, value in settings.items() if value != "auto"]
     if on_gpu := [a.host_gib for a in tried if a.gpu_gib <= usable]:
-        return ConfigError(
-            f"a step of the largest bucket takes at least {min(on_gpu):.1f} GiB of host memory beside the GPU's {room.gpu_gib:.1f}, and "
-            f"there are {room.host_gib:.1f} for {room.ranks} workers of this machine. Give the machine more, fewer workers or "
-            "offload.disk_path, or set model.checkpointing=full, or, if memory is there that it does not show, training.host_memory_gib"
+        what = (
+            f"{min(on_gpu):.1f} GiB of host memory beside the GPU's {room.gpu_gib:.1f}, and there are {room.host_gib:.1f} for the "
+            f"{room.ranks} workers of a machine"
         )
-    return ConfigError(
-        f"a step of the largest bucket takes at least {least:.1f} GiB of GPU memory, and there are {usable:.1f}. Lower the resolution, "
-        "num_frames or training.batch_size, raise model.feed_forward_chunks, or set offload.blocks and offload.activations to auto"
-    )
+        help_ = ["more memory", "fewer workers on a machine", *freer]
+        if settings["offload.blocks"] is not False and not room.disk:
+            help_.append("offload.disk_path")
+        help_.append("training.host_memory_gib where a machine has more than it shows")
+    else:
+        what = f"{min(a.gpu_gib for a in tried):.1f} GiB of GPU memory, and there are {usable:.1f}"
+        help_ = ["a lower resolution, num_frames or training.batch_size", "a higher model.feed_forward_chunks", *freer]
+    return ConfigError(f"a step of the largest bucket takes at least {what}. What helps: {'; '.join(help_)}")
 
 
 def _taking(need: Need, room: Room, again: int, streams: bool, away: int) -> Arrangement:
@@ -153,7 +171,7 @@ def _taking(need: Need, room: Room, again: int, streams: bool, away: int) -> Arr
     gpu = need.outside + weights + need.working + sum(kept[away:]) + ((AHEAD + 1) * max(kept) if away else 0)
     on_disk = streams and room.disk
     once = need.blocks if streams and not room.disk else 0
-    host = once + room.ranks * (sum(kept[:away]) + (BUFFERS * need.group if on_disk else 0))
+    host = once + room.ranks * (sum(kept[:away]) + need.shards_on_host + (BUFFERS * need.group if on_disk else 0))
     return Arrangement(streams, away, again, 0, gpu / GIB + RESERVE, host / GIB, need.blocks / GIB if on_disk else 0.0)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ray_s2v.model.fused.pinned import pinned
 
-LOOSE = 1.5  # how many times a tensor's size its buffer may have
 AHEAD = 2  # units whose tensors are on their way back while another computes: an injector is done before a block's have come
 
 
@@ -20,6 +19,7 @@ AHEAD = 2  # units whose tensors are on their way back while another computes: a
 class _Away:
     """A tensor in host memory, or on its way there or back."""
 
+    role: int  # its place among what a unit keeps
     buffer: Tensor
     host: Tensor  # its view of the tensor's shape
     gone: torch.cuda.Event
@@ -44,7 +44,7 @@ class Stash:
 
     units_on_host: int = 0
     _newest: weakref.ref[Kept] | None = None
-    _free: list[Tensor] = field(default_factory=list)
+    _free: dict[int, list[Tensor]] = field(default_factory=dict)  # by role: one's grow to its largest size, and are no other's
     _leaving: deque[list[tuple[Tensor, torch.cuda.Event]]] = field(default_factory=deque)  # by unit
     _streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
 
@@ -54,7 +54,7 @@ class Stash:
         if away:
             self._let_go(AHEAD - 1)
             self._leaving.append([])
-        kept = Kept([self._sent(t) if away and t is not None else t for t in tensors], self._newest)
+        kept = Kept([self._sent(role, t) if away and t is not None else t for role, t in enumerate(tensors)], self._newest)
         self._newest = weakref.ref(kept)
         return kept
 
@@ -80,22 +80,21 @@ class Stash:
             self._streams = torch.cuda.Stream(device), torch.cuda.Stream(device)
         return self._streams
 
-    def _buffer(self, size: int) -> Tensor:
-        """The smallest free one that is large enough and not far too large, or a new one in place of one that is too small."""
-        fitting = [buffer for buffer in self._free if size <= buffer.numel() <= LOOSE * size]
-        chosen = min(fitting, key=Tensor.numel, default=None)
-        if chosen is None:
-            chosen = max((buffer for buffer in self._free if buffer.numel() < size), key=Tensor.numel, default=None)
-        self._free = [buffer for buffer in self._free if buffer is not chosen]
-        if chosen is not None and chosen.numel() < size:
+    def _buffer(self, role: int, size: int) -> Tensor:
+        """The smallest free one of the role that is large enough, or a new one in place of the largest."""
+        free = self._free.setdefault(role, [])
+        fitting = [index for index, buffer in enumerate(free) if buffer.numel() >= size]
+        if fitting:
+            return free.pop(min(fitting, key=lambda index: free[index].numel()))
+        if free:
             torch.cuda.synchronize()  # it may still be read
-            chosen = None
-        return pinned(size) if chosen is None else chosen
+            free.pop(max(range(len(free)), key=lambda index: free[index].numel()))
+        return pinned(size)
 
-    def _sent(self, tensor: Tensor) -> _Away:
+    def _sent(self, role: int, tensor: Tensor) -> _Away:
         out, _ = self._both_ways(tensor.device)
         size = tensor.numel() * tensor.element_size()
-        buffer = self._buffer(size)
+        buffer = self._buffer(role, size)
         # The same strides, so that the kernels meet what they left.
         host = buffer[:size].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
         out.wait_stream(torch.cuda.current_stream(tensor.device))
@@ -104,7 +103,7 @@ class Stash:
             gone = torch.cuda.Event()
             gone.record(out)
         self._leaving[-1].append((tensor, gone))
-        return _Away(buffer, host, gone)
+        return _Away(role, buffer, host, gone)
 
     def _let_go(self, left: int) -> None:
         """Forgets the units on their way to the host but the last `left`; what is computed next waits for their arrival.
@@ -134,5 +133,5 @@ class Stash:
         assert away.back is not None
         tensor, arrived = away.back
         torch.cuda.current_stream(tensor.device).wait_event(arrived)
-        self._free.append(away.buffer)  # written again only after what this stream does next
+        self._free[away.role].append(away.buffer)  # written again only after what this stream does next
         return tensor
