@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,7 +72,7 @@ def fill_store(
     ray.data.DataContext.get_current().target_max_block_size = 1
     dataset = ray.data.from_items([{"key": key, **row} for key, row in missing.items()])
     dataset = each(dataset, partial(_decoded, kind), num_cpus=job.data.decode_cpus)
-    dataset = encode(dataset, STAGES[kind], settings, features.dtype, most=_room_for(settings), **places)
+    dataset = encode(dataset, STAGES[kind], settings, features.dtype, most=room_for(settings, ray.nodes()), **places)
     dataset = each(dataset, partial(_saved, features.store, kind), num_cpus=SAVE_CPUS)
     for row in dataset.iter_rows():
         if "refusal" in row:
@@ -80,9 +80,13 @@ def fill_store(
         done(row)
 
 
-def _room_for(settings: Encoder) -> int:
-    """Actors of an encoder that the cluster's GPUs have room for: while the store is filled nothing else uses them."""
-    return int(ray.cluster_resources().get("GPU", 0) / settings.gpus + 1e-6) if settings.gpus else 0
+def room_for(settings: Encoder, nodes: Iterable[dict[str, Any]]) -> int:
+    """Actors of an encoder that the GPUs of its kind have room for: while the store is filled nothing else uses them."""
+    if not settings.gpus:
+        return 0
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    its = [node for node in there if not settings.accelerator_type or f"accelerator_type:{settings.accelerator_type}" in node]
+    return sum(int(node.get("GPU", 0)) * int(1 / settings.gpus + 1e-6) for node in its)
 
 
 def _decoded(kind: FeatureKind, table: pa.Table) -> pa.Table:
