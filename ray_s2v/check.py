@@ -25,7 +25,8 @@ def check(job: Job, sheet: Path | None = None) -> None:
     from ray_s2v.reporting.contact_sheet import draw_contact_sheet
     from ray_s2v.reporting.store import store_table
     from ray_s2v.reporting.summary import clips_summary, run_summary
-    from ray_s2v.training.network import fits, largest_bucket
+    from ray_s2v.training.arrangement import largest_bucket
+    from ray_s2v.training.fits import fits
     from ray_s2v.training.prepare import prepare
 
     prepared = prepare(job, say)

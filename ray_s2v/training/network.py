@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from peft import LoraConfig, PeftModel
 
 from ray_s2v.config.job import Job
-from ray_s2v.data.plan import Plan
 from ray_s2v.model.checkpoint import checkpoint_folder, empty_model
 from ray_s2v.model.fused.attention import GPU_KERNELS, Kernel, fastest
 from ray_s2v.model.fused.frozen import check_disk
 from ray_s2v.model.fused.functions import AS_WRITTEN, compiled
 from ray_s2v.model.fused.fuse import FastForm, fuse, obstacles
-from ray_s2v.model.fused.memory import GIB, Arrangement, Need, Room, arranged
+from ray_s2v.model.fused.memory import GIB, Arrangement
 from ray_s2v.model.fused.precision import narrow, narrow_layers, placeholder
 from ray_s2v.model.lora import lora_config, with_lora
-from ray_s2v.model.rope import bucket_tokens
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.ranks import Machine, everyone
+from ray_s2v.ranks import Machine
 from ray_s2v.schema import Bucket, ConfigError
-from ray_s2v.training.host_memory import settled_host_gib
-from ray_s2v.training.routes import tokens_in_blocks
+from ray_s2v.training.arrangement import arrangement_for, memory_gib, room_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
 KERNELS: dict[str, Kernel] = {"cudnn": "cudnn", "flash": "flash", "sdpa": "efficient"}
 CPU, META = torch.device("cpu"), torch.device("meta")
-CARD_SIZES = (24, 48, 80, 141, 192)  # RTX 4090 and A5000, A6000 and L40S, A100 and H100, H200, MI300X
-USABLE_OF_NOMINAL = 0.985  # what a card that is sold as 24 GB shows, in GiB
 
 
 def job_lora(job: Job) -> LoraConfig:
     """PEFT's configuration of the job's adapter."""
     settings = job.lora
     return lora_config(settings.rank, settings.alpha or settings.rank, settings.dropout, settings.targets, settings.layers)
-
-
-def largest_bucket(plan: Plan, job: Job) -> Bucket:
-    """The bucket of which a batch has most tokens."""
-    return max(plan.order.buckets, key=lambda bucket: bucket_tokens(bucket, job.training.continuation > 0))
 
 
 def why_plain(job: Job, outline: PeftModel) -> str:
@@ -164,70 +153,6 @@ def _check_card(job: Job, device: torch.device) -> None:
     total = properties.total_memory / GIB
     if job.training.gpu_memory_gib and job.training.gpu_memory_gib > total:
         raise ConfigError(f"training.gpu_memory_gib {job.training.gpu_memory_gib:g}: {name} has {total:.1f}")
-
-
-def memory_gib(job: Job, device: torch.device) -> float | None:
-    """What this worker may take of the GPU's memory; None on a CPU."""
-    if device.type == "cpu":
-        return None
-    total = torch.cuda.get_device_properties(device).total_memory / GIB
-    return job.training.gpu_memory_gib or total * job.training.worker_gpus
-
-
-def room_of(job: Job, gpu_gib: float | None, machine: Machine) -> Room | None:
-    """What there is for each rank, the same for all: of the poorest. They must agree on what streams. None on CPUs."""
-    if gpu_gib is None:
-        return None
-    host_gib = job.training.host_memory_gib or settled_host_gib(machine.share)
-    gpus, hosts, ranks = zip(*everyone((gpu_gib, host_gib, len(machine.ranks))), strict=True)
-    return Room(min(gpus), min(hosts), max(ranks), job.offload.disk_path != "")
-
-
-def arrangement_for(job: Job, outline: PeftModel, room: Room | None, largest: Bucket) -> Arrangement:
-    """Where things lie in so much room; all in one place on a CPU, for which there is none.
-
-    outline: the network with its adapter; it may be without memory. Raises ConfigError if a step does not fit.
-    """
-    model, offload, zero = job.model, job.offload, job.zero
-    network = outline.base_model.model
-    if room is None:
-        return Arrangement(offload.blocks is True, 0, len(network.blocks) if model.checkpointing == "full" else 0, 0, 0.0, 0.0)
-    tokens = tokens_in_blocks(job, largest, len(network.blocks))
-    need = Need.of(
-        network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks, compiled=model.compile is not False
-    )
-    if zero.stage == 3:
-        on_gpu = need.blocks / job.training.workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
-        need = replace(need, blocks=2 * need.group + (on_gpu if zero.offload == "none" else 0))
-        if zero.offload == "cpu":
-            need = replace(need, shards_on_host=on_gpu)
-    checkpointing: Any = model.checkpointing
-    return arranged(need, room, checkpointing, offload.blocks if zero.stage < 3 else False, offload.activations)
-
-
-def fits(job: Job, largest: Bucket) -> str:
-    """What a step takes of the worker's share of cards of each size, or why it does not fit; a line each.
-
-    Fetches nothing: at the hub is the 14B.
-    """
-    if Path(job.model.path).is_dir():
-        network = Checkpoint(job.model.path).outline()
-    else:
-        with torch.device("meta"):
-            network = WanS2VTransformer3DModel()
-    outline = with_lora(network, job_lora(job), job.run.seed)
-    if plain := why_plain(job, outline):
-        return f"the network runs in its plain, slower form: {plain}"
-    lines = ["a step takes, computed, for the largest batch of one worker, alone on its machine:"]
-    for size in CARD_SIZES:
-        try:
-            gpu_gib = min(job.training.gpu_memory_gib or math.inf, size * USABLE_OF_NOMINAL * job.training.worker_gpus)
-            room = Room(gpu_gib, job.training.host_memory_gib or math.inf, disk=job.offload.disk_path != "")
-            found = str(arrangement_for(job, outline, room, largest))
-        except ConfigError as error:
-            found = f"does not fit: {str(error).partition('. ')[0]}"
-        lines.append(f"  of {size} GB: {found}")
-    return "\n".join(lines)
 
 
 def _fast_form(

@@ -19,11 +19,12 @@ from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
 from ray_s2v.schema import Batch, ConfigError
+from ray_s2v.training.arrangement import largest_bucket
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
-from ray_s2v.training.network import Checkpoint, job_lora, largest_bucket, network_for_training
+from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
 from ray_s2v.training.prefetch import prefetched
 from ray_s2v.training.progress import Assignment, Progress, load_progress
 

@@ -13,7 +13,7 @@ from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.rope import num_tokens
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import Bucket, ConfigError
-from ray_s2v.training.network import fits
+from ray_s2v.training.fits import fits
 from ray_s2v.training.routes import tokens_in_blocks
 from tests.spawn.zero_runs import tiny_job
 
