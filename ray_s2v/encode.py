@@ -25,7 +25,7 @@ def encode(job: Job) -> None:
     say(clips_summary(prepared.job, prepared.plan, prepared.discovery))
     wanted = wanted_features(prepared.plan, steps, prepared.features)
     say(store_table(wanted, prepared.features, speech, text))
-    outcome = run_encoding(prepared, wanted, Count().show)
+    outcome = run_encoding(prepared, wanted, Count().show, say)
     for clip, reason in sorted(outcome.unusable.items()):
         say(f"{clip} cannot be decoded, and will add nothing to training: {reason}")
     filled = wanted_features(prepared.plan, steps, prepared.features)

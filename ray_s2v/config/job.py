@@ -78,12 +78,7 @@ class Encoder(Section):
     actors: Pool = Pool(min=1, max=1)
     cpus: Amount = 1.0
     gpus: Share = 0.0  # of one GPU: an actor runs on no more
-    accelerator_type: Text | None = None  # as Ray names it: L40S, RTX-A6000, AMD-Instinct-MI300X-OAM
-
-    @model_validator(mode="after")
-    def _kind_of_gpu_with_a_gpu(self) -> Encoder:
-        refuse(_no_gpu_of_this_kind(self.accelerator_type, "gpus", self.gpus))
-        return self
+    accelerator_type: Text | None = None  # of its node, even if it takes none; as Ray names it: L40S, RTX-A6000, AMD-Instinct-MI300X-OAM
 
 
 class TextEncoder(Encoder):
@@ -180,7 +175,7 @@ class Training(Section):
     worker_cpus: Positive = 1.0
     worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
     gpu_memory_gib: Positive | None = None  # that a worker may take of its GPU; its share of the whole when none is given
-    accelerator_type: Text | None = None  # of the workers' GPUs, as Ray names it
+    accelerator_type: Text | None = None  # of the workers' nodes, as Ray names it
     host_memory_gib: Positive | None = None  # of a machine, for all its workers; what is free there when none is given
     max_failures: Whole = 3  # of workers, before the run gives up
     continuation: Share = 0.5
@@ -191,7 +186,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Training:
-        refuse([*self._wrong_counts(), *_no_gpu_of_this_kind(self.accelerator_type, "worker_gpus", self.worker_gpus)])
+        refuse(self._wrong_counts())
         return self
 
     def _wrong_counts(self) -> Iterator[str]:
@@ -261,8 +256,3 @@ class Job(Section):
                 yield f"zero.hpz {self.zero.hpz} must divide training.workers {self.training.workers}"
         if offload.disk_path and offload.blocks is False:
             yield "offload.disk_path is where blocks stream from, but offload.blocks is false: give true or auto"
-
-
-def _no_gpu_of_this_kind(accelerator_type: str | None, key: str, gpus: float) -> Iterator[str]:
-    if accelerator_type is not None and gpus == 0:
-        yield f"accelerator_type {accelerator_type} asks for a kind of GPU, but {key} is 0: give {key}, or leave accelerator_type out"

@@ -17,10 +17,12 @@ from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError, RunStopped, UserError
+from ray_s2v.training.capacity import for_training
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.progress import Assignment
 from ray_s2v.training.relay import open_relay, pass_on
+from ray_s2v.training.waiting import Waiting
 
 if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared
@@ -57,12 +59,19 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
 def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> None:
     job = assignment.job
     records = open_relay()
+    asked = for_training(job, assignment.features.streams)
+    waiting = Waiting(asked, note)
 
     def show(record: dict[str, Any]) -> None:
         if "note" in record:
             note(record["note"])
         else:
+            waiting.only(asked[:1])  # the encoders end before the workers do, and their nodes may go
             report(record)
+
+    def meanwhile() -> None:
+        pass_on(records, show, wait_s=0.5)
+        waiting.look()
 
     trainer = TorchTrainer(
         partial(_work, records=records),
@@ -85,7 +94,7 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
     )
     try:
         # Outside the main thread Ray Train leaves Ctrl-C to us: its handler ends the process with code 1 and no word.
-        until_done(trainer.fit, lambda: pass_on(records, show, wait_s=0.5))
+        until_done(trainer.fit, meanwhile)
     except ray.train.TrainingFailedError as error:
         raise _explained(error, assignment) from error
     finally:

@@ -16,11 +16,13 @@ from ray_s2v.data.encode import Wanted, fill_store
 from ray_s2v.data.features import KINDS, FeatureKind, Features
 from ray_s2v.data.store import remove_stale
 from ray_s2v.schema import ConfigError, DataError, PlanRow, RunStopped
-from ray_s2v.training.cluster import check_encoding
+from ray_s2v.training.capacity import check, for_encoding
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.prepare import PreparedData
 from ray_s2v.training.relay import open_relay, pass_on
+from ray_s2v.training.supply import growth, supply
+from ray_s2v.training.waiting import Waiting
 
 TICK_S = 0.5
 Report = Callable[[FeatureKind, int, int], None]  # a kind, how many of it are done, whatever came of them, and of how many
@@ -44,8 +46,8 @@ class Outcome:
         report(kind, self.done[kind], total)
 
 
-def run_encoding(prepared: PreparedData, wanted: Wanted, report: Report) -> Outcome:
-    """Encodes all that is missing. `report` is called after each.
+def run_encoding(prepared: PreparedData, wanted: Wanted, report: Report, say: Callable[[str], None]) -> Outcome:
+    """Encodes all that is missing. `report` is called after each; `say` is told what is waited for.
 
     Raises RunStopped where Ray or a disk fails, ConfigError where the cluster is too small or an encoder cannot be loaded, DataError
     where too many clips turn out unusable, KeyboardInterrupt.
@@ -53,24 +55,38 @@ def run_encoding(prepared: PreparedData, wanted: Wanted, report: Report) -> Outc
     missing = {kind: wanted.missing(kind) for kind in KINDS}
     for kind, rows in missing.items():
         if rows:
-            check_encoding(prepared.job, kind)
+            check(for_encoding(prepared.job, kind), supply(growth()))
     remove_stale(prepared.features.store)
     outcome = Outcome()
     for kind, rows in missing.items():
         if rows:
-            records = open_relay()
-            note = partial(outcome.note, report, kind, len(rows))
-            filled = _fill_store.remote(prepared.job, prepared.features, kind, rows, records)
-            try:
-                until_done(partial(ray.get, filled), partial(pass_on, records, note, TICK_S))
-                pass_on(records, note, wait_s=0)
-            except RayError as error:
-                raise _explained(error) from error
+            _encode(prepared, kind, rows, partial(outcome.note, report, kind, len(rows)), say)
     clips = len({row["clip_id"] for rows in wanted.rows.values() for row in rows.values()})
     if len(outcome.unusable) > prepared.job.data.max_rejected * clips:
         listed = "\n".join(f"  {clip}: {reason}" for clip, reason in sorted(outcome.unusable.items()))
         raise DataError(f"{len(outcome.unusable)} of {clips} clips turned out unusable, more than data.max_rejected:\n{listed}")
     return outcome
+
+
+def _encode(
+    prepared: PreparedData,
+    kind: FeatureKind,
+    rows: Mapping[str, PlanRow],
+    note: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> None:
+    records = open_relay()
+    waiting = Waiting(for_encoding(prepared.job, kind), say)
+
+    def meanwhile() -> None:
+        pass_on(records, note, TICK_S)
+        waiting.look()
+
+    try:
+        until_done(partial(ray.get, _fill_store.remote(prepared.job, prepared.features, kind, rows, records)), meanwhile)
+        pass_on(records, note, wait_s=0)
+    except RayError as error:
+        raise _explained(error) from error
 
 
 def _explained(error: RayError) -> Exception:

@@ -26,13 +26,17 @@ from ray_s2v.model.lora import check_targets, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError
 from ray_s2v.storage import absolute
-from ray_s2v.training.cluster import check_training, join_cluster
+from ray_s2v.training.capacity import check, for_decoding, for_training
+from ray_s2v.training.cluster import join_cluster
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.network import job_lora, why_plain
 from ray_s2v.training.progress import complete_checkpoints, load_progress
 from ray_s2v.training.routes import job_routes
+from ray_s2v.training.supply import growth, supply
+from ray_s2v.training.waiting import Waiting
 
 TICK_S = 0.1
+EXAMINED_S = 3.0  # clips that take longer are new: Ray has to examine them
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
         prepare_demo(job.demo)
     job = _with_absolute_paths(job, with_network=True)
     join_cluster()
-    check_training(job, with_encoders=job.data.features == "stream")
+    check(for_training(job, with_encoders=job.data.features == "stream"), supply(growth()))
     data = _planned(job, note)
     plan, num_steps, fingerprint = data.plan, data.num_steps, data.plan.fingerprint()
     start_from = starting_point(job)
@@ -91,12 +95,18 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
         )
     first_step = start.step if start else 0
     features = _source_of_features(job, plan, range(first_step, num_steps), data.features)
-    check_training(job, with_encoders=features.streams)
+    check(for_training(job, with_encoders=features.streams), supply(growth()))
     return Prepared(job, data.discovery, plan, features, num_steps, fingerprint, first_step, start_from)
 
 
 def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
-    discovery = until_done(partial(discover, job.data, job.data.store, note), partial(time.sleep, TICK_S))
+    waiting = Waiting([for_decoding(job)], note, EXAMINED_S)
+
+    def meanwhile() -> None:
+        waiting.look()
+        time.sleep(TICK_S)
+
+    discovery = until_done(partial(discover, job.data, job.data.store, note), meanwhile)
     check_rejected([*discovery.clips, *discovery.held_out], discovery.rejected, job.data.max_rejected)
     plan = Plan.of(job, discovery.clips)
     encoders = job.encoders

@@ -39,6 +39,7 @@ WITH_RAY = {
     "training/driver.py",
     "training/encoding.py",
     "training/relay.py",
+    "training/supply.py",
     "training/worker.py",
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
