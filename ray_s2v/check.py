@@ -33,11 +33,11 @@ def check(job: Job, sheet: Path | None = None) -> None:
     job = prepared.job
     say(dump_job(job))
     say(clips_summary(job, prepared.plan, prepared.discovery))
-    say(run_summary(job, prepared.plan, prepared.features, prepared.num_steps, prepared.first_step))
+    say(run_summary(job, prepared.plan, prepared.held_out, prepared.features, prepared.num_steps, prepared.first_step))
     if job.training.worker_gpus:
         say(fits(job, largest_bucket(prepared.plan, job)))
     if prepared.features.store:
-        wanted = wanted_features(prepared.plan, range(prepared.num_steps), prepared.features)
+        wanted = wanted_features(prepared.rows(), prepared.features)
         say(store_table(wanted, prepared.features, job.encoders.speech.path, job.encoders.text.path))
     if sheet:
         draw_contact_sheet(prepared.plan, sheet)

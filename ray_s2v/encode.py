@@ -20,15 +20,14 @@ def encode(job: Job) -> None:
     from ray_s2v.training.prepare import prepare_data
 
     prepared = prepare_data(job, say)
-    steps = range(prepared.num_steps)
     speech, text = prepared.job.encoders.speech.path, prepared.job.encoders.text.path
     say(clips_summary(prepared.job, prepared.plan, prepared.discovery))
-    wanted = wanted_features(prepared.plan, steps, prepared.features)
+    wanted = wanted_features(prepared.rows(), prepared.features)
     say(store_table(wanted, prepared.features, speech, text))
     outcome = run_encoding(prepared, wanted, Count().show, say)
     for clip, reason in sorted(outcome.unusable.items()):
         say(f"{clip} cannot be decoded, and will add nothing to training: {reason}")
-    filled = wanted_features(prepared.plan, steps, prepared.features)
+    filled = wanted_features(prepared.rows(), prepared.features)
     encoded = ", ".join(f"{number} {kind}" for kind, number in outcome.encoded.items())
     say(f"done: {encoded} encoded; the job's features take {size(sum(sum(there.values()) for there in filled.there.values()))}")
     if outcome.lost:

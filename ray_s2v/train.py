@@ -18,7 +18,7 @@ def train(job: Job) -> None:
 
     prepared = prepare(job, say)
     say(clips_summary(prepared.job, prepared.plan, prepared.discovery))
-    say(run_summary(prepared.job, prepared.plan, prepared.features, prepared.num_steps, prepared.first_step))
+    say(run_summary(prepared.job, prepared.plan, prepared.held_out, prepared.features, prepared.num_steps, prepared.first_step))
     progress = Progress(prepared.num_steps)
     adapter = run_training(prepared, progress.show, progress.note)
     say(f"done: the adapter is in {adapter}")

@@ -203,6 +203,14 @@ class Training(Section):
         return self.global_batch // (self.workers * self.batch_size)
 
 
+class HeldOut(Section):
+    """The loss of the clips of sources with `is_eval`, at fixed noise and levels: comparable across steps, runs and numbers of workers."""
+
+    every: Count = 100  # steps; also before the first and after the last
+    clips: Count = 8  # at most, each as a first clip and, where it is long enough, as a continuation
+    levels: Count = 4  # of noise
+
+
 class Checkpoint(Section):
     every: Count = 100  # steps
     keep: Count = 3
@@ -222,6 +230,7 @@ class Job(Section):
     dropout: Dropout = Dropout()
     training: Training
     zero: Zero = Zero()
+    held_out: HeldOut | None = None  # the defaults, where a source has is_eval
     checkpoint: Checkpoint = Checkpoint()
 
     @model_validator(mode="after")
@@ -231,6 +240,8 @@ class Job(Section):
 
     def _wrong_forms(self) -> Iterator[str]:
         model, offload = self.model, self.offload
+        if self.held_out and not any(source.is_eval for source in self.data.sources):
+            yield "held_out is about clips that are not trained on, but no source has is_eval: give one, or leave it out"
         if self.training.worker_gpus == 0:
             if model.attention not in ("auto", "sdpa"):
                 yield f"model.attention {model.attention} runs on GPUs, but training.worker_gpus is 0: give auto"

@@ -14,7 +14,6 @@ from ray_s2v.config.job import Encoder, Job
 from ray_s2v.data.decode import decoded_sound, decoded_video
 from ray_s2v.data.features import KINDS, FeatureKind, Features
 from ray_s2v.data.fetch import sound_chunks
-from ray_s2v.data.plan import Plan
 from ray_s2v.data.rows import Row, to_row, to_table
 from ray_s2v.data.stages import EncodeText, EncodeVideo, EncodeWholeSpeech, Stage
 from ray_s2v.data.store import save, stored_keys
@@ -37,20 +36,20 @@ class Wanted:
         return {key: row for key, row in self.rows[kind].items() if key not in self.there[kind]}
 
 
-def wanted_features(plan: Plan, steps: range, features: Features) -> Wanted:
-    """The features of every row of `steps`, and which of them the store holds."""
-    rows: dict[FeatureKind, dict[str, PlanRow]] = {kind: {} for kind in KINDS}
-    for row in plan.rows(steps.start, steps.stop):
+def wanted_features(rows: Iterable[PlanRow], features: Features) -> Wanted:
+    """The features of rows, and which of them the store holds."""
+    wanted: dict[FeatureKind, dict[str, PlanRow]] = {kind: {} for kind in KINDS}
+    for row in rows:
         for kind in KINDS:
-            rows[kind].setdefault(features.key(kind, row), row)
+            wanted[kind].setdefault(features.key(kind, row), row)
     stored = {kind: stored_keys(features.store, kind) for kind in KINDS}
-    return Wanted(rows, {kind: {key: stored[kind][key] for key in rows[kind] if key in stored[kind]} for kind in KINDS})
+    return Wanted(wanted, {kind: {key: stored[kind][key] for key in wanted[kind] if key in stored[kind]} for kind in KINDS})
 
 
-def lacking_features(plan: Plan, steps: range, features: Features) -> Iterator[FeatureKind]:
-    """The kind of each feature that rows of `steps` will want and the store lacks, each once."""
+def lacking_features(rows: Iterable[PlanRow], features: Features) -> Iterator[FeatureKind]:
+    """The kind of each feature that rows will want and the store lacks, each once."""
     seen: dict[FeatureKind, set[str]] = {kind: set(stored_keys(features.store, kind)) for kind in KINDS}
-    for row in plan.rows(steps.start, steps.stop):
+    for row in rows:
         for kind in KINDS:
             if (key := features.key(kind, row)) not in seen[kind]:
                 seen[kind].add(key)

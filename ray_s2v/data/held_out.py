@@ -11,10 +11,9 @@ from itertools import groupby
 
 from ray_s2v.config.source import Source
 from ray_s2v.data.draws import generator
+from ray_s2v.data.plan_row import plan_row
 from ray_s2v.data.window import can_continue, window_of
-from ray_s2v.schema import Bucket, Clip, Kind, Media, PlanRow
-
-NOTHING = Media("", "")
+from ray_s2v.schema import Bucket, Clip, Kind, PlanRow
 
 
 def held_out_rows(clips: Iterable[Clip], sources: Iterable[Source], most: int) -> list[PlanRow]:
@@ -56,32 +55,5 @@ def _row(slot: int, clip: Clip, kind: Kind, source: Source) -> PlanRow:
     draw = generator("held out", clip.clip_id, kind)
     noise_seed = int(draw.integers(2**63))
     window = window_of(clip, source, kind, draw)
-    audio, pose = clip.audio or NOTHING, clip.pose or NOTHING
-    return PlanRow(
-        step=0,
-        slot=slot,
-        clip_id=clip.clip_id,
-        video=clip.video.place,
-        video_digest=clip.video.digest,
-        audio=audio.place,
-        audio_digest=audio.digest,
-        pose=pose.place,
-        pose_digest=pose.digest,
-        caption=clip.captions[0],
-        kind=kind,
-        scaled_width=clip.scaled_width,
-        scaled_height=clip.scaled_height,
-        left=window.left,
-        top=window.top,
-        width=clip.bucket.width,
-        height=clip.bucket.height,
-        clip_frames=clip.num_frames,
-        start_frame=window.start_frame,
-        num_frames=clip.bucket.num_frames,
-        reference_frame=window.reference_frame,
-        heard_start=window.heard_start,
-        heard_frames=window.heard_frames,
-        drop_audio=clip.audio is None,
-        noise_level=0.5,  # of no use: every row is seen at the same levels
-        noise_seed=noise_seed,
-    )
+    noise_level = 0.5  # of no use: every row is seen at the same levels
+    return plan_row(0, slot, clip, kind, window, clip.captions[0], drop_audio=False, noise_level=noise_level, noise_seed=noise_seed)

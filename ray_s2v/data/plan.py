@@ -19,12 +19,12 @@ from ray_s2v.config.source import Source
 from ray_s2v.data.clip_table import ClipTable
 from ray_s2v.data.draws import generator, pick
 from ray_s2v.data.order import Order, cells_of
+from ray_s2v.data.plan_row import plan_row
 from ray_s2v.data.window import can_continue, window_of
-from ray_s2v.schema import Clip, DataError, Kind, Media, PlanRow
+from ray_s2v.schema import Clip, DataError, Kind, PlanRow
 
 VERSION = 2  # of what is drawn; a change that gives other rows for the same clips and settings counts it up
 SEEN = {"repeats", "weight", "crop", "window", "windows_per_clip", "truncation_mode", "duration_interval"}  # what rows depend on
-NOTHING = Media("", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,35 +107,8 @@ class Plan:
             draw = generator(self.order.seed, "window", clip.clip_id, kind, pick(for_window, source.windows_per_clip))
         window = window_of(clip, source, kind, draw)
         drop_text, drop_audio = guidance_dropout(for_dropout, self.dropout)
-        audio, pose = clip.audio or NOTHING, clip.pose or NOTHING
-        return PlanRow(
-            step=step,
-            slot=slot,
-            clip_id=clip.clip_id,
-            video=clip.video.place,
-            video_digest=clip.video.digest,
-            audio=audio.place,
-            audio_digest=audio.digest,
-            pose=pose.place,
-            pose_digest=pose.digest,
-            caption="" if drop_text else clip.captions[pick(for_caption, len(clip.captions))],
-            kind=kind,
-            scaled_width=clip.scaled_width,
-            scaled_height=clip.scaled_height,
-            left=window.left,
-            top=window.top,
-            width=clip.bucket.width,
-            height=clip.bucket.height,
-            clip_frames=clip.num_frames,
-            start_frame=window.start_frame,
-            num_frames=clip.bucket.num_frames,
-            reference_frame=window.reference_frame,
-            heard_start=window.heard_start,
-            heard_frames=window.heard_frames,
-            drop_audio=drop_audio or clip.audio is None,
-            noise_level=noise_level,
-            noise_seed=noise_seed,
-        )
+        caption = "" if drop_text else clip.captions[pick(for_caption, len(clip.captions))]
+        return plan_row(step, slot, clip, kind, window, caption, drop_audio, noise_level, noise_seed)
 
 
 def _check_buckets(order: Order) -> None:

@@ -1,6 +1,7 @@
 """The Ray Data graph: rows of the plan, in their order, through the store or decoders and encoders to the training workers.
 
-    1 plan             a task               steps -> rows, each a block of its own: a unit of work that keeps its place
+    1 plan             a task               steps -> rows, each a block of its own: a unit of work that keeps its place;
+                                            before them, the rows of the held-out clips
     2 fetch            CPU tasks            row -> features from the store; what it lacks -> pixels, waveform, words
     3 encode video     actors               pixels -> latents; first, because pixels are by far the largest column
     4 encode speech    actors               waveform -> speech
@@ -12,7 +13,7 @@ preserved order and n workers, worker r gets the rows r, r + n, r + 2n, ...; `wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,9 +32,11 @@ SPAN = 32  # steps that one planning task makes the rows of
 PLAN_CPUS = 0.01
 
 
-def plan_dataset(plan: Plan, steps: range, job: Job, features: Features) -> ray.data.Dataset:
-    """The lazy dataset of the feature rows of `steps`, in the plan's order, each a table of one row as rows.py makes it."""
-    dataset = fetch(planned(plan, steps), job, features)
+def plan_dataset(plan: Plan, held_out: Sequence[PlanRow], steps: range, job: Job, features: Features) -> ray.data.Dataset:
+    """The lazy dataset of the feature rows of held-out clips, then of `steps`, in the plan's order, each a table of one row as rows.py
+    makes it.
+    """
+    dataset = fetch(planned(plan, held_out, steps), job, features)
     if not features.streams:
         return dataset
     encoders = job.encoders
@@ -42,13 +45,17 @@ def plan_dataset(plan: Plan, steps: range, job: Job, features: Features) -> ray.
     return encode(dataset, EncodeText, encoders.text, features.dtype, path=encoders.text.path, tokenizer=encoders.text.tokenizer)
 
 
-def planned(plan: Plan, steps: range) -> ray.data.Dataset:
-    """The plan's rows. They are made as they are wanted: as items, each of its own block, they would cost a millisecond at every start."""
+def planned(plan: Plan, held_out: Sequence[PlanRow], steps: range) -> ray.data.Dataset:
+    """The rows of held-out clips, then the plan's.
+
+    They are made as they are wanted: as items, each of its own block, they would cost a millisecond at every start.
+    """
     # Any row is larger than this, so each leaves a stage as a block of its own.
     ray.data.DataContext.get_current().target_max_block_size = 1
-    spans = [{"first": first, "end": min(first + SPAN, steps.stop)} for first in range(steps.start, steps.stop, SPAN)]
+    spans = [{"first": -1, "end": -1}] if held_out else []
+    spans += [{"first": first, "end": min(first + SPAN, steps.stop)} for first in range(steps.start, steps.stop, SPAN)]
     dataset = ray.data.from_items(spans, override_num_blocks=len(spans))
-    return dataset.flat_map(partial(_rows, ray.put(plan)), num_cpus=PLAN_CPUS, compute=ray.data.TaskPoolStrategy(size=1))
+    return dataset.flat_map(partial(_rows, ray.put((plan, held_out))), num_cpus=PLAN_CPUS, compute=ray.data.TaskPoolStrategy(size=1))
 
 
 def fetch(dataset: ray.data.Dataset, job: Job, features: Features) -> ray.data.Dataset:
@@ -60,8 +67,9 @@ def _fetched(features: Features, table: pa.Table) -> pa.Table:
     return to_table(fetched(to_row(table), features))
 
 
-def _rows(plan: ray.ObjectRef, span: dict[str, int]) -> Iterator[PlanRow]:
-    return ray.get(plan).rows(span["first"], span["end"])
+def _rows(known: ray.ObjectRef, span: dict[str, int]) -> Iterable[PlanRow]:
+    plan, held_out = ray.get(known)
+    return held_out if span["first"] < 0 else plan.rows(span["first"], span["end"])
 
 
 def each(dataset: ray.data.Dataset, stage: Any, **options: Any) -> ray.data.Dataset:

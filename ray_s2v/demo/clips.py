@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ray_s2v.media.write import write_video
 
 NUM_CLIPS = 24
+NUM_HELD_OUT = 3
 SIZES = ((160, 160), (192, 108), (108, 192))
 PICTURE_RATES = (Fraction(24), Fraction(25), Fraction(30_000, 1001), Fraction(30))
 SOUND_RATES = (44_100, 48_000)
@@ -73,6 +74,15 @@ def make_clips(folder: Path, seed: int = 0) -> None:
         random = np.random.default_rng((seed, index))
         write_clip(folder / f"clip_{index:02}.mp4", random_look(random), _recording(index, random), random)
     _make_bad_clips(folder, np.random.default_rng((seed, NUM_CLIPS)))
+
+
+def make_held_out_clips(folder: Path, seed: int = 0) -> None:
+    """Three more clips `held_out_0.mp4` of other faces and voices, of one size and long enough to be continued."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(NUM_HELD_OUT):
+        random = np.random.default_rng((seed, 100 + index))
+        recording = Recording(*SIZES[0], PICTURE_RATES[index % 4], SOUND_RATES[index % 2], random.uniform(3.5, 4.5))
+        write_clip(folder / f"held_out_{index}.mp4", random_look(random), recording, random)
 
 
 def write_clip(path: Path, look: Look, recording: Recording, random: np.random.Generator, caption: bool = True) -> None:

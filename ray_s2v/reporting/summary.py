@@ -11,18 +11,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from ray_s2v.config.job import Job
+from ray_s2v.config.job import HeldOut, Job
 from ray_s2v.config.source import Source
 from ray_s2v.data.discover import REPORTED_MISMATCH_S, Discovery
 from ray_s2v.data.features import Features
 from ray_s2v.data.found import Rejected
 from ray_s2v.data.plan import Plan
-from ray_s2v.schema import FRAME_RATE, Clip
+from ray_s2v.reporting.table import WIDTH, end_of, start_of, table
+from ray_s2v.schema import FRAME_RATE, Clip, PlanRow
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 
-WIDTH = 120
 MAX_LISTED = 50  # rejected clips, buckets
 MAX_REASONS = 20
 NAME_WIDTH = 32  # of a source
@@ -44,13 +44,13 @@ def clips_summary(job: Job, plan: Plan, discovery: Discovery) -> str:
             "",
             f"sound and pictures begin or end more than {REPORTED_MISMATCH_S} s apart in {discovery.num_mismatched} clips, most in",
         ]
-        lines.append(f"  {_end_of(discovery.worst_mismatch, WIDTH - 14)}: {discovery.worst_mismatch_s:.2f} s")
+        lines.append(f"  {end_of(discovery.worst_mismatch, WIDTH - 14)}: {discovery.worst_mismatch_s:.2f} s")
     if discovery.rejected:
         lines += ["", *_rejected(discovery.rejected)]
     return "\n".join(lines)
 
 
-def run_summary(job: Job, plan: Plan, features: Features, num_steps: int, first_step: int) -> str:
+def run_summary(job: Job, plan: Plan, held_out: Sequence[PlanRow], features: Features, num_steps: int, first_step: int) -> str:
     """The steps, how workers share them, where features come from, and where the run begins."""
     training, left_out = job.training, plan.left_over
     lines = [
@@ -58,12 +58,18 @@ def run_summary(job: Job, plan: Plan, features: Features, num_steps: int, first_
         f"ZeRO-{job.zero.stage}, {job.model.base_precision}",
         f"an epoch is {plan.steps_per_epoch} steps" + (f" and leaves out {left_out} clips, others each time" if left_out else ""),
     ]
+    if held_out:
+        settings, clips = job.held_out or HeldOut(), {row["clip_id"] for row in held_out}
+        lines.append(
+            f"the loss of {len(clips)} held-out clips in {len(held_out)} windows is taken at {settings.levels} levels of noise every "
+            f"{settings.every} steps"
+        )
     if not features.store:
         lines.append("features are encoded as they are needed and not kept")
     elif features.streams:
-        lines.append(f"features come from {_end_of(features.store, 60)}; encoders run for those that are not there")
+        lines.append(f"features come from {end_of(features.store, 60)}; encoders run for those that are not there")
     else:
-        lines.append(f"features all come from {_end_of(features.store, 60)}; no encoders run")
+        lines.append(f"features all come from {end_of(features.store, 60)}; no encoders run")
     if training.warmup_steps >= num_steps:
         lines.append(f"the learning rate warms up for {training.warmup_steps} steps, all that there are: lower training.warmup_steps")
     if first_step:
@@ -90,14 +96,14 @@ def _sources(sources: Sequence[Source], clips: Sequence[Clip], num_rejected: Map
         share = "held out" if source.is_eval else f"{visits[name] / sum(visits.values()):.1%}"
         weight = "" if source.weight is None else f"{source.weight:g}"
         there = by_source.get(name, [])
-        rows.append([_end_of(name, NAME_WIDTH), str(len(there)), str(num_rejected[name]), _time(there), share, weight, str(source.repeats)])
-    return _table(["source", "clips", "rejected", "length", "of an epoch", "weight", "repeats"], rows)
+        rows.append([end_of(name, NAME_WIDTH), str(len(there)), str(num_rejected[name]), _time(there), share, weight, str(source.repeats)])
+    return table(["source", "clips", "rejected", "length", "of an epoch", "weight", "repeats"], rows)
 
 
 def _sounds(sources: Sequence[Source], clips: Sequence[Clip]) -> list[str]:
     """Of each source a line: how many sounds of how many seconds there are, by its `duration_interval`."""
     by_source = _grouped(clips, [clip.source for clip in clips])
-    names = [_end_of(source.called(), NAME_WIDTH) for source in sources]
+    names = [end_of(source.called(), NAME_WIDTH) for source in sources]
     width = max(map(len, names))
     lines = ["seconds of sound: clips"]
     for source, name in zip(sources, names, strict=True):
@@ -127,7 +133,7 @@ def _buckets(plan: Plan, clips: Sequence[Clip]) -> list[str]:
         shown_steps = f"{steps:.1f}" if plan.order.weighted else str(math.floor(steps))
         rows.append([str(bucket), str(len(by_bucket[bucket])), _time(by_bucket[bucket]), shown_steps, str(can_continue)])
     heads = ["bucket: size@frames", "clips", "length", "steps an epoch", "long enough to be continued"]
-    return _table(heads, rows[:MAX_LISTED]) + [f"  and {len(rows) - MAX_LISTED} more"] * (len(rows) > MAX_LISTED)
+    return table(heads, rows[:MAX_LISTED]) + [f"  and {len(rows) - MAX_LISTED} more"] * (len(rows) > MAX_LISTED)
 
 
 def _rejected(rejected: Sequence[Rejected]) -> list[str]:
@@ -136,13 +142,13 @@ def _rejected(rejected: Sequence[Rejected]) -> list[str]:
     lines = [f"{len(rejected)} clips are rejected:"]
     if len(by_reason) < len(rejected):
         for reason, these in sorted(by_reason.items(), key=lambda item: -len(item[1]))[:MAX_REASONS]:
-            count_and_reason = f"  {len(these):>7}  {_start_of(reason, 60)}"
-            lines.append(f"{count_and_reason}, such as {_end_of(these[0].path, WIDTH - 10 - len(count_and_reason))}")
+            count_and_reason = f"  {len(these):>7}  {start_of(reason, 60)}"
+            lines.append(f"{count_and_reason}, such as {end_of(these[0].path, WIDTH - 10 - len(count_and_reason))}")
         lines += [f"  and {len(by_reason) - MAX_REASONS} more reasons"] * (len(by_reason) > MAX_REASONS)
         lines.append("each of them:" if len(rejected) <= MAX_LISTED else f"the first {MAX_LISTED} of them:")
     for one in rejected[:MAX_LISTED]:
-        path = _end_of(one.path, max(WIDTH - 4 - len(one.reason), 50))
-        lines.append(_start_of(f"  {path}: {one.reason}", WIDTH))
+        path = end_of(one.path, max(WIDTH - 4 - len(one.reason), 50))
+        lines.append(start_of(f"  {path}: {one.reason}", WIDTH))
     return lines + [f"  and {len(rejected) - MAX_LISTED} more, in rejected.csv"] * (len(rejected) > MAX_LISTED)
 
 
@@ -153,24 +159,7 @@ def _grouped(items: Iterable[Item], keys: Iterable[Key]) -> dict[Key, list[Item]
     return groups
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    """Columns as wide as their widest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    return [
-        "  ".join(cell.rjust(width) if number else cell.ljust(width) for number, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in [heads, *rows]
-    ]
-
-
 def _time(clips: Iterable[Clip]) -> str:
     """How long they are together."""
     seconds = sum(clip.num_frames for clip in clips) / FRAME_RATE
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def _start_of(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
-def _end_of(text: str, length: int) -> str:
-    return text if len(text) <= length else f"...{text[3 - length :]}"

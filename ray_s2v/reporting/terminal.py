@@ -27,7 +27,13 @@ class Progress:
     shown_at: float = float("-inf")
 
     def show(self, record: dict[str, Any]) -> None:
-        """Takes one StepRecord as a dictionary."""
+        """Takes what training/driver.py's run_training reports."""
+        if "held_out" in record:
+            self.note(held_out_line(record["held_out"]))
+        elif "checkpoint" not in record:
+            self._show_step(record)
+
+    def _show_step(self, record: dict[str, Any]) -> None:
         self.step_s.append(record["step_s"])
         is_last = record["step"] + 1 == self.num_steps
         for clip, reason in record["unreadable"].items():
@@ -59,6 +65,16 @@ class Progress:
         """A line of its own, beside those of the steps."""
         self.stream.write(("\r\033[K" if self.stream.isatty() else "") + text + "\n")
         self.stream.flush()
+
+
+def held_out_line(record: dict[str, Any]) -> str:
+    """The held-out loss after so many steps, how much of it hangs on the sound, and what could not be read."""
+    parts = [f"held out after {record['step']} steps: loss {record['loss']:.4f}"]
+    if record["worse_without_sound"] is not None:
+        parts.append(f"without sound {record['worse_without_sound']:+.4f}")
+        parts.append(f"with another's {record['worse_with_other_sound']:+.4f}")
+    parts += [f"{clip} could not be read: {reason}" for clip, reason in record["unreadable"].items()]
+    return "  ".join(parts)
 
 
 @dataclass

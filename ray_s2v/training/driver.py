@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from ray_s2v.data.discover import rejected_csv
+from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError, RunStopped, UserError
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> Path:
-    """Trains to the end and returns the folder of the final adapter. On the driver, `report` gets each step's record and `note`
-    what else a person should know.
+    """Trains to the end and returns the folder of the final adapter. On the driver, `report` gets each step's record, and after it,
+    where there is one, {"held_out": its HeldOut and step} and {"checkpoint": its step}; `note` what else a person should know.
 
     Raises RunStopped, KeyboardInterrupt, and ConfigError if another run is using the folder or a worker cannot do as the job says.
     """
@@ -44,7 +45,15 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
         raise ConfigError(f"run.folder: {folder} is in use by another run") from error
     (folder / "job.yaml").write_text(dump_job(job), encoding="utf-8")
     (folder / "rejected.csv").write_text(rejected_csv(prepared.discovery.rejected), encoding="utf-8")
-    assignment = Assignment(job, prepared.plan, prepared.fingerprint, prepared.features, prepared.num_steps, prepared.start_from)
+    assignment = Assignment(
+        job,
+        prepared.plan,
+        shared_out(prepared.held_out, job.training.workers),
+        prepared.fingerprint,
+        prepared.features,
+        prepared.num_steps,
+        prepared.start_from,
+    )
     if assignment.first_step() < prepared.num_steps:
         _fit(assignment, report, note)
     elif last := assignment.resume_from():
@@ -135,7 +144,8 @@ def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> 
 
 def _dataset(assignment: Assignment) -> ray.data.Dataset:
     """The rest of the run's rows. Ray Train's controller calls this at every start of the workers, so a restart resumes exactly."""
-    return plan_dataset(assignment.plan, range(assignment.first_step(), assignment.num_steps), assignment.job, assignment.features)
+    steps = range(assignment.first_step(), assignment.num_steps)
+    return plan_dataset(assignment.plan, assignment.held_out, steps, assignment.job, assignment.features)
 
 
 def _work(config: dict[str, Any], records: Queue) -> None:

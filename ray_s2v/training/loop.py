@@ -64,11 +64,10 @@ def train(
     settings: Training,
     steps: range,
     num_steps: int,
-    save_every: int,
-    save: Callable[[int], None],
     report: Callable[[StepRecord], None],
+    between: Callable[[int], None],
 ) -> None:
-    """Trains through `steps` of a run of `num_steps`; `save` gets the number of steps done.
+    """Trains through `steps` of a run of `num_steps`; after each, `between` gets the number of steps done.
 
     Raises UnusableStep on all workers alike, and RunStopped on the one whose memory runs out.
     """
@@ -85,8 +84,7 @@ def train(
             rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
             norm = engine.step(rate)
             report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
-            if (step + 1) % save_every == 0 or step + 1 == num_steps:
-                save(step + 1)
+            between(step + 1)
 
 
 def _next_share(batches: Iterator[Batch], accumulation: int) -> tuple[list[Batch], Share]:

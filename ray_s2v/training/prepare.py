@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 
-from ray_s2v.config.job import Job
+from ray_s2v.config.job import HeldOut, Job
 from ray_s2v.data.discover import Discovery, check_rejected, discover
 from ray_s2v.data.encode import lacking_features
 from ray_s2v.data.features import Features
+from ray_s2v.data.held_out import held_out_rows
 from ray_s2v.data.plan import Plan
 from ray_s2v.demo import prepare_demo
 from ray_s2v.encoders.identity import identity
@@ -24,7 +26,7 @@ from ray_s2v.location import check_place, find_place
 from ray_s2v.model.checkpoint import check_checkpoint
 from ray_s2v.model.lora import check_targets, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
-from ray_s2v.schema import ConfigError
+from ray_s2v.schema import ConfigError, DataError, PlanRow
 from ray_s2v.storage import absolute
 from ray_s2v.training.capacity import check, for_decoding, for_training
 from ray_s2v.training.cluster import join_cluster
@@ -46,8 +48,13 @@ class PreparedData:
     job: Job
     discovery: Discovery
     plan: Plan
+    held_out: list[PlanRow]
     features: Features
     num_steps: int
+
+    def rows(self, first_step: int = 0) -> Iterator[PlanRow]:
+        """All that the run will see from a step on."""
+        return chain(self.held_out, self.plan.rows(first_step, self.num_steps))
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,9 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
             f"{start.step}"
         )
     first_step = start.step if start else 0
-    features = _source_of_features(job, plan, range(first_step, num_steps), data.features)
+    features = _source_of_features(job, data.rows(first_step), data.features)
     check(for_training(job, with_encoders=features.streams), supply(growth()))
-    return Prepared(job, data.discovery, plan, features, num_steps, fingerprint, first_step, start_from)
+    return Prepared(job, data.discovery, plan, data.held_out, features, num_steps, fingerprint, first_step, start_from)
 
 
 def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
@@ -109,6 +116,9 @@ def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
     discovery = until_done(partial(discover, job.data, job.data.store, note), meanwhile)
     check_rejected([*discovery.clips, *discovery.held_out], discovery.rejected, job.data.max_rejected)
     plan = Plan.of(job, discovery.clips)
+    held_out = held_out_rows(discovery.held_out, job.data.sources, (job.held_out or HeldOut()).clips)
+    if not held_out and any(source.is_eval for source in job.data.sources):
+        raise DataError("data.sources: of those with is_eval no clip is usable")
     encoders = job.encoders
     features = Features(
         store=job.data.store,
@@ -118,14 +128,14 @@ def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
         text=f"{identity(encoders.text.path)} {identity(encoders.text.tokenizer, ('tokenizer.json',))}",
         dtype=job.data.feature_dtype,
     )
-    return PreparedData(job, discovery, plan, features, job.training.steps or (job.training.epochs or 0) * plan.steps_per_epoch)
+    return PreparedData(job, discovery, plan, held_out, features, job.training.steps or (job.training.epochs or 0) * plan.steps_per_epoch)
 
 
-def _source_of_features(job: Job, plan: Plan, steps: range, features: Features) -> Features:
+def _source_of_features(job: Job, rows: Iterable[PlanRow], features: Features) -> Features:
     """Whether the rest of the run reads the store, and whether encoders run beside it. Raises ConfigError where it must not miss any."""
     if job.data.features == "stream":
         return replace(features, store="")
-    lacking = lacking_features(plan, steps, features)
+    lacking = lacking_features(rows, features)
     if job.data.features == "auto":
         return replace(features, streams=next(lacking, None) is not None)
     if missing := Counter(lacking):

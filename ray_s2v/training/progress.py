@@ -10,7 +10,7 @@ from pathlib import Path
 from ray_s2v.config.job import Job
 from ray_s2v.data.features import Features
 from ray_s2v.data.plan import Plan
-from ray_s2v.schema import ConfigError
+from ray_s2v.schema import ConfigError, PlanRow
 
 NAME = re.compile(r"step_(\d{6,})")
 
@@ -29,6 +29,7 @@ class Assignment:
 
     job: Job
     plan: Plan
+    held_out: list[PlanRow]  # as shared out among the workers
     fingerprint: str  # of the plan; of a million clips it takes seconds
     features: Features
     num_steps: int

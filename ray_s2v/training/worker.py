@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from ray_s2v.config.job import HeldOut
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
+from ray_s2v.ranks import everyone
 from ray_s2v.schema import Batch, ConfigError
 from ray_s2v.training.arrangement import largest_bucket
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import Engine
+from ray_s2v.training.held_out import Sample, held_out_loss, with_other_sounds
+from ray_s2v.training.json_lines import open_lines
 from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
 from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
@@ -32,7 +35,7 @@ PREFETCH = 2  # rows that are brought to the worker's machine, and batches made 
 
 
 def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> None:
-    """One worker's run. `send` gets each step's record, from the first worker.
+    """One worker's run. `send` gets each step's record, the held-out losses and what checkpoints are there, from the first worker.
 
     Raises UserError and RunStopped where trying again would only stop there again; one worker's end the run for all.
     """
@@ -54,11 +57,21 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
         model = network_for_training(job, Checkpoint(job.model.path), device, largest_bucket(assignment.plan, job), note)
         engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
-    steps = range(first_step, assignment.num_steps)
-    steps_file = Path(job.run.folder) / "steps.jsonl"
-    if is_first and steps_file.exists():  # a kill may have left half a line
-        whole = steps_file.read_bytes().rpartition(b"\n")
-        os.truncate(steps_file, len(whole[0] + whole[1]))
+    folder = Path(job.run.folder)
+    log_step = open_lines(folder / "steps.jsonl") if is_first else None
+    log_held_out = open_lines(folder / "held_out.jsonl") if is_first else None
+    settings = job.held_out or HeldOut()
+    tables = _tables()
+    samples = _held_out(assignment, tables)
+
+    def evaluate(steps_done: int) -> None:
+        if not samples:
+            return
+        found = held_out_loss(engine, samples, settings.levels)
+        if log_held_out:
+            line = {"step": steps_done, **asdict(found)}
+            log_held_out(line)
+            send({"held_out": line})
 
     def save(steps_done: int) -> None:
         state = engine.state()
@@ -66,31 +79,49 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
             progress = Progress(steps_done, assignment.fingerprint)
             save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
             if steps_done == assignment.num_steps:
-                save_final_adapter(Path(job.run.folder) / "adapter", state.adapter, config_of_lora)
+                save_final_adapter(folder / "adapter", state.adapter, config_of_lora)
+            send({"checkpoint": steps_done})
+
+    def between(steps_done: int) -> None:
+        is_last = steps_done == assignment.num_steps
+        # Before the checkpoint, so that a run that goes on from there has nothing to make up for.
+        if is_last or steps_done % settings.every == 0:
+            evaluate(steps_done)
+        if is_last or steps_done % job.checkpoint.every == 0:
+            save(steps_done)
 
     def report(record: StepRecord) -> None:
-        if is_first:
+        if log_step:
             line = asdict(record)
-            with steps_file.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            log_step(line)
             send(line)
 
-    train(
-        engine,
-        prefetched(_batches(assignment, steps, device), PREFETCH),
-        job.training,
-        steps,
-        assignment.num_steps,
-        job.checkpoint.every,
-        save,
-        report,
-    )
+    if not checkpoint or checkpoint.parent != assignment.checkpoints:
+        with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
+            evaluate(first_step)
+    steps = range(first_step, assignment.num_steps)
+    batches = prefetched(_batches(assignment, tables, steps, device), PREFETCH)
+    train(engine, batches, job.training, steps, assignment.num_steps, report, between)
 
 
-def _batches(assignment: Assignment, steps: range, device: torch.device) -> Iterator[Batch]:
+def _tables() -> Iterator[pa.Table]:
+    """This worker's rows of the dataset, which begin to be made when the first is asked for."""
+    return iter(ray.train.get_dataset_shard("train").iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=PREFETCH))
+
+
+def _held_out(assignment: Assignment, tables: Iterator[pa.Table]) -> list[Sample]:
+    """This worker's held-out clips, whose rows come first. Raises ConfigError, on all workers alike, where an encoder did not load."""
+    num_rows, workers = len(assignment.held_out), dist.get_world_size()
+    first = itertools.islice(tables, num_rows // workers)
+    rows = list(worker_rows(first, range(1), num_rows, dist.get_rank(), workers))
+    if refusals := sorted({refusal for share in everyone([row["refusal"] for row in rows if "refusal" in row]) for refusal in share}):
+        raise ConfigError("; ".join(refusals))
+    return with_other_sounds([collated([row], torch.device("cpu")) for row in rows])
+
+
+def _batches(assignment: Assignment, tables: Iterator[pa.Table], steps: range, device: torch.device) -> Iterator[Batch]:
     """This worker's micro-batches, in the order of the plan. Raises ConfigError where an encoder could not be loaded."""
-    shard = ray.train.get_dataset_shard("train").iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=PREFETCH)
-    rows = worker_rows(shard, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
+    rows = worker_rows(tables, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
     while batch := list(itertools.islice(rows, assignment.job.training.batch_size)):
         if refusals := [row["refusal"] for row in batch if "refusal" in row]:
             raise ConfigError(refusals[0])

@@ -82,7 +82,7 @@ def pool_rate(plan: Plan, count: int, processes: int) -> float:
 def graph_rate(plan: Plan, job: Job, count: int) -> float:
     """Clips a second of the graph that training uses, up to the encoders, each taken by a consumer."""
     steps = range(-(-(WARM + count) // plan.slots))
-    dataset = fetch(planned(plan, steps), job, FEATURES)
+    dataset = fetch(planned(plan, [], steps), job, FEATURES)
     taken = 0
     for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
         assert to_row(table)["pixels"].shape == (81, 480, 832, 3)

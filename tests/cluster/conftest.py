@@ -35,6 +35,7 @@ def places(demo_files: Path) -> list[str]:
     return [
         f"demo.folder={demo_files}",
         f"data.sources.0.path={demo_files / 'clips'}",
+        f"data.sources.1.path={demo_files / 'held_out'}",
         f"encoders.vae.path={weights / 'vae'}",
         f"encoders.speech.path={weights / 'wav2vec2-large-xlsr-53-english'}",
         f"encoders.text.path={weights / 'text_encoder'}",
@@ -88,6 +89,11 @@ def records(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's steps.jsonl, those of repeated steps included."""
     file = run / "steps.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def held_out(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's held_out.jsonl."""
+    return [json.loads(line) for line in (run / "held_out.jsonl").read_text().splitlines()]
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], timeout_s: float = 150) -> None:

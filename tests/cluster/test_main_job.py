@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.training.progress import complete_checkpoints
-from tests.cluster.conftest import SHORT, STEPS, records, wait_for_step
+from tests.cluster.conftest import SHORT, STEPS, held_out, records, wait_for_step
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -30,6 +30,12 @@ def test_trains_to_its_end(undisturbed, demo_files):
         clips = [clip for record in epoch for clip in record["clip_ids"]]
         assert len(clips) == len(set(clips)) == 24
     assert [step for step, _ in complete_checkpoints(folder / "checkpoints")] == [9, 12]
+
+    measured = held_out(folder)
+    assert [line["step"] for line in measured] == [0, 6, STEPS]
+    assert measured[-1]["loss"] < measured[0]["loss"], "what is learnt helps clips that were never seen"
+    assert not {clip for line in measured for clip in line["clips"]} & {clip for record in seen for clip in record["clip_ids"]}
+    assert f"held out after {STEPS} steps: loss {measured[-1]['loss']:.4f}" in said
 
     network = WanS2VTransformer3DModel.from_pretrained(demo_files / "weights", torch_dtype=torch.float32)
     inputs = {
@@ -80,6 +86,11 @@ def test_killed_and_stopped_runs_go_on(start, undisturbed, tmp_path):
         assert record["clip_ids"] == expected[record["step"]]["clip_ids"]
         assert record["losses"] == pytest.approx(expected[record["step"]]["losses"], abs=1e-5)
     assert {record["step"] for record in records(run)} == set(range(STEPS))
+    measured = {line["step"]: line for line in held_out(undisturbed.folder)}
+    for line in held_out(run):  # also one worker at ZeRO-3 where it were two at ZeRO-2
+        for name in ("loss", "worse_without_sound", "worse_with_other_sound"):
+            assert line[name] == pytest.approx(measured[line["step"]][name], abs=1e-5)
+    assert {line["step"] for line in held_out(run)} == measured.keys()
 
 
 def test_a_finished_run_is_left_alone_and_other_plans_are_refused(start, undisturbed):

@@ -78,7 +78,7 @@ def run(worker: int, workers: int, port: int, stage: int, on_cpu: bool, out: Pat
     records: list[StepRecord] = []
     train(
         engine, batches(base.config, device, worker, workers), job_of(stage, workers).training,
-        range(STEPS), STEPS, STEPS + 1, lambda _: None, records.append,
+        range(STEPS), STEPS, records.append, lambda _: None,
     )  # fmt: skip
     if worker == 0:
         out.write_text(json.dumps({"losses": [r.losses for r in records], "norms": [r.gradient_norm for r in records]}))

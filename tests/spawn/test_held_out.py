@@ -108,7 +108,7 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, Any]:
         if case.evaluates:
             evaluate()
         if not case.poison:
-            train(engine, batches, job.training, range(first, first + 2), STEPS, 100, lambda _: None, records.append)
+            train(engine, batches, job.training, range(first, first + 2), STEPS, records.append, lambda _: None)
     return {
         "figures": figures,
         "undisturbed": undisturbed,

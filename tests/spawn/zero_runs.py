@@ -144,13 +144,15 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
     records: list[StepRecord] = []
 
     def save(steps_done: int) -> None:
+        if steps_done % 3 and steps_done != STEPS:
+            return
         gathered = engine.state()
         if worker == 0:
             save_checkpoint(case.folder, Progress(steps_done, "plan"), gathered, LORA, "job", keep=10)
 
     error = ""
     try:
-        train(engine, _batches(case, worker, workers), job.training, range(case.first_step, case.end_step), STEPS, 3, save, records.append)
+        train(engine, _batches(case, worker, workers), job.training, range(case.first_step, case.end_step), STEPS, records.append, save)
     except UnusableStep as stop:
         error = str(stop)
     return {

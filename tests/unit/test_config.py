@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ray_s2v.config.job import Job, Pool
-from ray_s2v.job_file import load_job
+from ray_s2v.config.job import HeldOut, Job, Pool
+from ray_s2v.job_file import dump_job, load_job
 from tests.jobs import SETTINGS, SHIPPED, changed, load, mistakes
 from tests.spawn.zero_runs import tiny_job
 
@@ -219,6 +219,18 @@ def test_something_is_left_to_train_on(tmp_path: Path) -> None:
     ]
     assert mistakes(tmp_path, changed({"data.sources": []})) == ["data.sources: must not be empty"]
     assert load(tmp_path, changed({"data.sources": [{"path": "clips"}, held_out]})).data.sources[1].is_eval
+
+
+def test_a_held_out_loss_is_of_clips_that_are_held_out(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"held_out": {"every": 5}}
+    assert mistakes(tmp_path, changed(asked)) == [
+        "held_out is about clips that are not trained on, but no source has is_eval: give one, or leave it out"
+    ]
+    measured = load(tmp_path, changed({**asked, "data.sources": [{"path": "clips"}, {"path": "faces", "is_eval": True}]}))
+    assert measured.held_out == HeldOut(every=5, clips=8, levels=4)
+    assert load(tmp_path, dump_job(measured)) == measured
+    alone = load(tmp_path, dump_job(load(tmp_path, SETTINGS)))
+    assert alone.held_out is None, "what a checkpoint holds can be read again"
 
 
 def test_all_trained_sources_have_a_weight_or_none(tmp_path: Path) -> None:

@@ -7,15 +7,18 @@ import av
 import numpy as np
 import pytest
 
+from ray_s2v.data.window import min_history
 from ray_s2v.demo.clips import (
     MOUTH_COLOUR,
     NUM_CLIPS,
+    NUM_HELD_OUT,
     PICTURE_RATES,
     SIZES,
     SOUND_RATES,
     Recording,
     loudness_at,
     make_clips,
+    make_held_out_clips,
     random_look,
     write_clip,
 )
@@ -123,3 +126,16 @@ def test_loudness_of_a_sine_is_its_mean_square() -> None:
     sound = (0.5 * np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)).astype(np.float32)
     np.testing.assert_allclose(loudness_at(sound, 16_000, np.array([0.3, 0.5])), 0.5 / np.sqrt(2), rtol=1e-3)
     assert loudness_at(sound, 16_000, np.array([5.0]))[0] == 0
+
+
+def test_held_out_clips_are_others_and_can_be_continued(folder: Path, tmp_path: Path) -> None:
+    make_held_out_clips(tmp_path)
+    captions = {file.read_text() for file in folder.glob("clip_*.txt")}
+    names = [f"held_out_{index}" for index in range(NUM_HELD_OUT)]
+    assert sorted(path.stem for path in tmp_path.glob("*.mp4")) == names
+    for name in names:
+        video, sound = examined(tmp_path, name)
+        assert (video.width, video.height) == SIZES[0]
+        assert video.num_frames - 16 >= min_history(16)
+        assert sound.peak > 0.5
+        assert (tmp_path / f"{name}.txt").read_text() not in captions

@@ -32,7 +32,7 @@ def prepared(folder: Path) -> Prepared:
     plan = Plan.of(here, clips)
     features = Features(str(folder / "store"), streams=True, vae="vae", speech="speech", text="text", dtype="fp16")
     discovery = Discovery(clips, [], [REJECTED], {"clips": 1}, 0, 0, "", 0.0)
-    return Prepared(here, discovery, plan, features, STEPS, plan.fingerprint(), 0, None)
+    return Prepared(here, discovery, plan, [], features, STEPS, plan.fingerprint(), 0, None)
 
 
 def refuse_to_speak(told: object) -> None:

@@ -110,7 +110,7 @@ def assignment(folder: Path, steps_done: int) -> Assignment:
     base = job(slots=4, steps=6, max_failures=2)
     here = base.model_copy(update={"run": base.run.model_copy(update={"folder": str(folder)})})
     features = Features(str(folder / "store"), streams=True, vae="vae", speech="speech", text="text", dtype="fp16")
-    found = Assignment(here, Plan.of(here, many(8, 200, BUCKETS[3])), "plan", features, 6, None)
+    found = Assignment(here, Plan.of(here, many(8, 200, BUCKETS[3])), [], "plan", features, 6, None)
     if steps_done:
         adapter = {"base_model.model.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 3)}
         state = State(adapter, adapter)

@@ -24,7 +24,7 @@ from tests.plans import clip, job
 
 NUM_FRAMES = 144  # of the clip, at 16 a second
 CAPTIONS = ("a face that speaks", "a face that speaks and speaks " * 20)
-STEPS, WINDOWS = range(2), 4  # of the plan below: either clip, first and continued
+STEPS, WINDOWS = (0, 2), 4  # of the plan below: either clip, first and continued
 UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 FILE = (500, 2500)  # bytes of a file beside its arrays
 
@@ -78,7 +78,7 @@ def fill(store: Path, kind: FeatureKind, rows: dict[str, Any], stages: dict[Feat
 
 def test_expected_bytes_are_those_of_the_files(folder: Path, tmp_path: Path, stages: dict[FeatureKind, Stage]) -> None:
     described = features(tmp_path, stages["video"].dtype)
-    wanted = wanted_features(plan_of(folder), STEPS, described)
+    wanted = wanted_features(plan_of(folder).rows(*STEPS), described)
     assert {(row["kind"], bool(row["pose"])) for row in wanted.rows["video"].values()} == {
         (kind, pose) for kind in ("first", "continuation") for pose in (False, True)
     }
@@ -96,7 +96,7 @@ def test_expected_bytes_are_those_of_the_files(folder: Path, tmp_path: Path, sta
 
 def test_zeros_of_silent_clips_are_half_precision_whatever_is_said(folder: Path, tmp_path: Path, stages: dict[FeatureKind, Stage]) -> None:
     described = features(tmp_path, stages["video"].dtype)
-    rows = wanted_features(plan_of(folder, audio=None, audio_s=0.0), STEPS, described).rows["speech"]
+    rows = wanted_features(plan_of(folder, audio=None, audio_s=0.0).rows(*STEPS), described).rows["speech"]
     fill(tmp_path, "speech", rows, stages)
     ((key, row),) = rows.items()
     expected = expected_bytes("speech", row, described, speech_place(folder), text_place(folder))
@@ -130,9 +130,9 @@ def test_table_of_what_is_there_and_what_is_missing(folder: Path, tmp_path: Path
     places = speech_place(folder), text_place(folder)
 
     def table() -> str:
-        return store_table(wanted_features(plan, STEPS, described), described, *places)
+        return store_table(wanted_features(plan.rows(*STEPS), described), described, *places)
 
-    wanted = wanted_features(plan, STEPS, described)
+    wanted = wanted_features(plan.rows(*STEPS), described)
     number = {kind: len(wanted.rows[kind]) for kind in KINDS}
     assert number["text"] == 2
     assert number["speech"] == 1, "both clips have the same"

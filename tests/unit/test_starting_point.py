@@ -79,7 +79,7 @@ def test_restarted_workers_take_the_runs_newest_checkpoint(tmp_path: Path) -> No
     other = checkpoint(tmp_path / "other", 30)
     plan = Plan.of(plans.job(slots=4), plans.many(8, 200, plans.BUCKETS[3]))
     features = Features("", streams=True, vae="vae", speech="speech", text="text", dtype="fp16")
-    assignment = Assignment(job(tmp_path / "run", str(other)), plan, plan.fingerprint(), features, 60, other)
+    assignment = Assignment(job(tmp_path / "run", str(other)), plan, [], plan.fingerprint(), features, 60, other)
     assert (assignment.resume_from(), assignment.first_step()) == (other, 30)
     own = checkpoint(tmp_path / "run", 36)
     assert (assignment.resume_from(), assignment.first_step()) == (own, 36)
@@ -126,26 +126,26 @@ def fill(plan: Plan, features: Features, steps: range) -> dict[str, int]:
 def test_features_come_from_where_the_job_says(tmp_path: Path) -> None:
     for source, store, streams in (("stream", "", True), ("auto", str(tmp_path), True)):
         given, plan, features = planned(tmp_path, source)
-        assert _source_of_features(given, plan, STEPS, features) == replace(features, store=store, streams=streams)
+        assert _source_of_features(given, plan.rows(0, 6), features) == replace(features, store=store, streams=streams)
     fill(plan, features, STEPS)
     for source, store, streams in (("stream", "", True), ("auto", str(tmp_path), False), ("store", str(tmp_path), False)):
         given, plan, features = planned(tmp_path, source)
-        assert _source_of_features(given, plan, STEPS, features) == replace(features, store=store, streams=streams)
+        assert _source_of_features(given, plan.rows(0, 6), features) == replace(features, store=store, streams=streams)
 
 
 def test_store_that_lacks_some_of_the_rest_is_refused_with_how_many(tmp_path: Path) -> None:
     given, plan, features = planned(tmp_path, "store")
     windows = len({features.key("video", row) for row in plan.rows(STEPS.start, STEPS.stop)})
     with pytest.raises(ConfigError, match=re.escape(f"{tmp_path} lacks features for the rest of the run: ")) as caught:
-        _source_of_features(given, plan, STEPS, features)
+        _source_of_features(given, plan.rows(0, 6), features)
     for count in ("3 of text", "8 of speech", f"{windows} of video"):
         assert count in str(caught.value)
     assert windows > 8
 
     there = fill(plan, features, range(2, 6))
     with pytest.raises(ConfigError, match=f"{windows - there['video']} of video"):
-        _source_of_features(given, plan, STEPS, features)
-    assert not _source_of_features(given, plan, range(2, 6), features).streams, "what lies behind is not wanted any more"
+        _source_of_features(given, plan.rows(0, 6), features)
+    assert not _source_of_features(given, plan.rows(2, 6), features).streams, "what lies behind is not wanted any more"
     auto = planned(tmp_path, "auto")[0]
-    assert _source_of_features(auto, plan, range(1, 6), features).streams
-    assert not _source_of_features(auto, plan, range(2, 6), features).streams
+    assert _source_of_features(auto, plan.rows(1, 6), features).streams
+    assert not _source_of_features(auto, plan.rows(2, 6), features).streams

@@ -1,6 +1,7 @@
 """Each worker is given the rows that the plan's arithmetic gives it, and notices any other."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_rows_after_the_last_are_noticed() -> None:
     given = worker_rows(tables(), range(FIRST, END - 1), SLOTS, 0, 1)
     with pytest.raises(AssertionError, match="was given no row"):
         list(given)
+
+
+@pytest.mark.parametrize(("worker", "workers"), SHARES)
+def test_held_out_rows_come_before_the_plans(worker: int, workers: int) -> None:
+    """As rows of a step of their own, of as many slots as there are of them."""
+    held_out = [to_table({"step": 0, "slot": slot, "latents": np.zeros((2, 3), np.float16)}) for slot in range(8)]
+    given = iter([*held_out, *tables()][worker::workers])
+    first = list(worker_rows(islice(given, 8 // workers), range(1), 8, worker, workers))
+    assert [row["slot"] for row in first] == list(range(worker, 8, workers))
+    assert next(worker_rows(given, range(FIRST, END), SLOTS, worker, workers))["step"] == FIRST
 
 
 class Loaded(EncodeSpeech):

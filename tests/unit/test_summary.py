@@ -10,6 +10,7 @@ import pytest
 from ray_s2v.data.discover import Discovery
 from ray_s2v.data.features import Features
 from ray_s2v.data.found import Rejected
+from ray_s2v.data.held_out import held_out_rows
 from ray_s2v.data.plan import Plan
 from ray_s2v.reporting.summary import WIDTH, clips_summary, reason_of, run_summary
 from ray_s2v.schema import Clip
@@ -200,11 +201,21 @@ def features(store: str, streams: bool) -> Features:
 def test_shape_of_a_run() -> None:
     settings = job(slots=8, workers=2, batch_size=2, warmup_steps=10)
     plan = Plan.of(settings, many(21, 80, WIDE))
-    assert run_summary(settings, plan, features("", True), 100, 0).split("\n") == [
+    assert run_summary(settings, plan, [], features("", True), 100, 0).split("\n") == [
         "100 steps of 8 clips (2 workers x 2 turns x 2); ZeRO-2, bf16",
         "an epoch is 2 steps and leaves out 5 clips, others each time",
         "features are encoded as they are needed and not kept",
     ]
+
+
+def test_held_out_loss_of_a_run() -> None:
+    given = job(slots=4, sources=[{}, {"path": "eval", "is_eval": True}])
+    clips = many(2, 240, WIDE, source="eval")
+    rows = held_out_rows(clips, given.data.sources, most=8)
+    line = "the loss of 2 held-out clips in 4 windows is taken at 4 levels of noise every 100 steps"
+    plan = Plan.of(given, many(4, 80, WIDE))
+    assert line in run_summary(given, plan, rows, features("", True), 100, 0).split("\n")
+    assert "held-out" not in run_summary(given, plan, [], features("", True), 100, 0)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +229,9 @@ def test_shape_of_a_run() -> None:
 )
 def test_what_else_there_is_to_say_of_a_run(settings: Features, first_step: int, line: str) -> None:
     whole = job(slots=4, warmup_steps=100)
-    lines = run_summary(whole, Plan.of(whole, many(4, 80, WIDE)), settings, 100, first_step).split("\n")
+    lines = run_summary(whole, Plan.of(whole, many(4, 80, WIDE)), [], settings, 100, first_step).split("\n")
     assert line in lines
     assert "an epoch is 1 steps" in lines
-    longer = run_summary(whole, Plan.of(whole, many(4, 80, WIDE)), settings, 101, 0)
+    longer = run_summary(whole, Plan.of(whole, many(4, 80, WIDE)), [], settings, 101, 0)
     assert "warms up" not in longer
     assert "going on" not in longer

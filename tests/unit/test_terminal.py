@@ -77,6 +77,20 @@ def test_line_tells_everything() -> None:
     assert stream.getvalue() == "step 1/4  loss 0.5123  lr 1.00e-04  2.00 clips/s  data wait 25%  1.3 GiB  left 0:06\n"
 
 
+def test_held_out_losses_are_told_and_checkpoints_are_not() -> None:
+    stream = io.StringIO()
+    progress = Progress(4, stream)
+    figures = {"loss": 0.51234, "worse_without_sound": 0.02, "worse_with_other_sound": -0.001, "unreadable": {}}
+    progress.show({"held_out": {"step": 50, **figures}})
+    progress.show({"checkpoint": 50})
+    silent = {"worse_without_sound": None, "worse_with_other_sound": None, "unreadable": {"eval/a.mp4": "damaged"}}
+    progress.show({"held_out": {"step": 60, **figures, **silent}})
+    assert stream.getvalue().splitlines() == [
+        "held out after 50 steps: loss 0.5123  without sound +0.0200  with another's -0.0010",
+        "held out after 60 steps: loss 0.5123  eval/a.mp4 could not be read: damaged",
+    ]
+
+
 def test_plain_lines_are_the_first_the_last_and_one_each_few_seconds() -> None:
     stream = io.StringIO()
     progress = Progress(6, stream)
