@@ -11,6 +11,10 @@ from pydantic import Field, field_validator, model_validator
 from ray_s2v.config.section import Amount, AutoOrBool, Count, Positive, Section, Share, Text, Whole, refuse
 from ray_s2v.config.source import Source
 
+# How Ray names AMD's GPUs, and those of them that have the float8 of its `fnuz` kind.
+AMD = "AMD-"
+AMD_WITH_FLOAT8 = tuple(f"{AMD}Instinct-MI{number}" for number in (300, 308, 325))
+
 
 class Run(Section):
     """Where a run's files go; every machine of the cluster must see this folder."""
@@ -206,9 +210,9 @@ class Training(Section):
 class HeldOut(Section):
     """The loss of the clips of sources with `is_eval`, at fixed noise and levels: comparable across steps, runs and numbers of workers."""
 
-    every: Count = 100  # steps; also before the first and after the last
-    clips: Count = 8  # at most, each as a first clip and, where it is long enough, as a continuation
-    levels: Count = 4  # of noise
+    every: Count = 250  # steps; also before the first and after the last
+    clips: Count = 4  # at most, each as a first clip and, where it is long enough, as a continuation
+    levels: Count = 4  # of noise; at each, a clip goes through the network with its sound, without, and with another's
 
 
 class Checkpoint(Section):
@@ -235,7 +239,7 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _forms_agree(self) -> Job:
-        refuse(self._wrong_forms())
+        refuse([*self._wrong_forms(), *self._wrong_on_amd()])
         return self
 
     def _wrong_forms(self) -> Iterator[str]:
@@ -267,3 +271,12 @@ class Job(Section):
                 yield f"zero.hpz {self.zero.hpz} must divide training.workers {self.training.workers}"
         if offload.disk_path and offload.blocks is False:
             yield "offload.disk_path is where blocks stream from, but offload.blocks is false: give true or auto"
+
+    def _wrong_on_amd(self) -> Iterator[str]:
+        kind = self.training.accelerator_type or ""
+        if not kind.startswith(AMD) or self.training.worker_gpus == 0:
+            return
+        if self.model.attention == "cudnn":
+            yield f"model.attention cudnn is NVIDIA's, but training.accelerator_type is {kind}: give auto, flash or sdpa"
+        if self.model.base_precision == "fp8" and not kind.startswith(AMD_WITH_FLOAT8):
+            yield f"model.base_precision fp8 is in MI300's format on AMD's GPUs, which {kind} has not: give int8 or bf16"

@@ -227,7 +227,7 @@ def test_a_held_out_loss_is_of_clips_that_are_held_out(tmp_path: Path) -> None:
         "held_out is about clips that are not trained on, but no source has is_eval: give one, or leave it out"
     ]
     measured = load(tmp_path, changed({**asked, "data.sources": [{"path": "clips"}, {"path": "faces", "is_eval": True}]}))
-    assert measured.held_out == HeldOut(every=5, clips=8, levels=4)
+    assert measured.held_out == HeldOut(every=5, clips=4, levels=4)
     assert load(tmp_path, dump_job(measured)) == measured
     alone = load(tmp_path, dump_job(load(tmp_path, SETTINGS)))
     assert alone.held_out is None, "what a checkpoint holds can be read again"

@@ -10,7 +10,7 @@ import ray_s2v
 
 ROOT = Path(ray_s2v.__file__).parent
 ROOMS = [
-    {"schema", "config", "job_file", "location", "storage", "ranks"},
+    {"schema", "config", "settings_file", "job_file", "sweep_file", "location", "storage", "ranks"},
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},
@@ -22,8 +22,13 @@ BESIDE = {
     ("config", "schema"),
     ("location", "schema"),
     ("storage", "schema"),
+    ("settings_file", "schema"),
     ("job_file", "config"),
-    ("job_file", "schema"),
+    ("job_file", "settings_file"),
+    ("sweep_file", "config"),
+    ("sweep_file", "job_file"),
+    ("sweep_file", "schema"),
+    ("sweep_file", "settings_file"),
     ("ranks", "schema"),
     ("train", "command"),
     ("check", "command"),
@@ -35,6 +40,7 @@ WITH_RAY = {
     "data/discover.py",
     "data/encode.py",
     "data/stream.py",
+    "training/amd_devices.py",
     "training/cluster.py",
     "training/driver.py",
     "training/encoding.py",

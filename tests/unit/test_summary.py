@@ -212,7 +212,7 @@ def test_held_out_loss_of_a_run() -> None:
     given = job(slots=4, sources=[{}, {"path": "eval", "is_eval": True}])
     clips = many(2, 240, WIDE, source="eval")
     rows = held_out_rows(clips, given.data.sources, most=8)
-    line = "the loss of 2 held-out clips in 4 windows is taken at 4 levels of noise every 100 steps"
+    line = "the loss of 2 held-out clips in 4 windows is taken at 4 levels of noise every 250 steps"
     plan = Plan.of(given, many(4, 80, WIDE))
     assert line in run_summary(given, plan, rows, features("", True), 100, 0).split("\n")
     assert "held-out" not in run_summary(given, plan, [], features("", True), 100, 0)
