@@ -11,7 +11,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.job_file import load_job
 from ray_s2v.schema import ConfigError
 
-SHIPPED = sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))
+SHIPPED = sorted(path for path in (Path(__file__).parents[1] / "jobs").glob("*.yaml") if not path.name.startswith("sweep"))
 SETTINGS: dict[str, Any] = {
     "run": {"folder": "runs/a"},
     "data": {"sources": [{"path": "clips"}, {"path": "more", "resolution": 480, "resolution_type": "pixel"}]},

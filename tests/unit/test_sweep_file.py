@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ray_s2v.config.job import Job
+from ray_s2v.config.job import HeldOut, Job
 from ray_s2v.config.sweep import FIXED, Pbt, Range, Sweep, why_fixed
 from ray_s2v.job_file import dump_job, load_job
 from ray_s2v.schema import ConfigError
@@ -324,9 +324,6 @@ def test_what_pbt_cannot_change(tmp_path: Path, key: str) -> None:
     assert line.startswith(f"space.{key}: pbt can change only what a checkpoint does not depend on: training.learning_rate, ")
 
 
-STEPS = {"training.steps": 24, "training.global_batch": 8}
-
-
 @pytest.mark.parametrize(
     ("changes", "mistake"),
     [
@@ -352,11 +349,12 @@ def test_sweep_that_does_not_suit_its_job(tmp_path: Path, changes: dict[str, Any
     assert mistakes(tmp_path, grid(**changes)) == [mistake]
 
 
-def test_measurements_of_a_job_that_says_nothing_about_them_are_every_hundred_steps(tmp_path: Path) -> None:
-    job = {name: section for name, section in JOB.items() if name != "held_out"} | {"training": JOB["training"] | {"steps": 500}}
-    assert load(tmp_path, grid(asha={"grace_steps": 200}), job=job).asha
-    (line,) = mistakes(tmp_path, grid(asha={"grace_steps": 150}), job=job)
-    assert line.startswith("asha.grace_steps 150 must be a multiple of held_out.every 100")
+def test_job_that_says_nothing_about_measurements_has_the_default_ones(tmp_path: Path) -> None:
+    every = HeldOut().every
+    job = {name: section for name, section in JOB.items() if name != "held_out"} | {"training": JOB["training"] | {"steps": 5 * every}}
+    assert load(tmp_path, grid(asha={"grace_steps": 2 * every}), job=job).asha
+    (line,) = mistakes(tmp_path, grid(asha={"grace_steps": every + 1}), job=job)
+    assert line.startswith(f"asha.grace_steps {every + 1} must be a multiple of held_out.every {every}")
 
 
 def test_mistakes_of_trials_are_told_once_with_the_combination(tmp_path: Path) -> None:
