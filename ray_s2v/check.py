@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ray_s2v.command import command, say
-from ray_s2v.config.job import Job
+from ray_s2v.config.job import AMD, Job
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError
 
@@ -21,7 +21,10 @@ def check(job: Job, sheet: Path | None = None) -> None:
     """Shows the resolved settings, the clips found and rejected, the buckets and the store; draws what the trainer will see."""
     if sheet and (sheet.suffix.lower() != ".png" or not sheet.absolute().parent.is_dir()):
         raise ConfigError(f"{SHEET} {sheet}: must be a .png in a folder that is there")
+    import torch
+
     from ray_s2v.data.encode import wanted_features
+    from ray_s2v.reporting.amd import on_amd
     from ray_s2v.reporting.contact_sheet import draw_contact_sheet
     from ray_s2v.reporting.store import store_table
     from ray_s2v.reporting.summary import clips_summary, run_summary
@@ -29,6 +32,8 @@ def check(job: Job, sheet: Path | None = None) -> None:
     from ray_s2v.training.fits import fits
     from ray_s2v.training.prepare import prepare
 
+    if job.training.worker_gpus and ((job.training.accelerator_type or "").startswith(AMD) or torch.version.hip):
+        say(on_amd(job))
     prepared = prepare(job, say)
     job = prepared.job
     say(dump_job(job))

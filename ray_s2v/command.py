@@ -10,7 +10,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.job_file import load_job
 from ray_s2v.schema import RunStopped, UserError
 
-USAGE = "usage: python -m ray_s2v.{name} JOB.yaml [section.key=value ...]{more}"
+USAGE = "usage: python -m ray_s2v.{name} {file}.yaml [section.key=value ...]{more}"
 
 
 def say(text: str) -> None:
@@ -24,13 +24,20 @@ def command(name: str, run: Callable[[Job], None], arguments: Sequence[str], goe
 
     goes_on: what the same command does after Ctrl-C. more: of the usage.
     """
+    return file_command(name, "JOB", lambda path, overrides: run(load_job(path, overrides)), arguments, goes_on, more)
+
+
+def file_command(
+    name: str, file: str, run: Callable[[str, Sequence[str]], None], arguments: Sequence[str], goes_on: str = "", more: str = ""
+) -> int:
+    """As `command`, for what runs another kind of file than a job's: `run` gets its path and the overrides."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stderr.write(USAGE.format(name=name, more=more) + "\n")
+        sys.stderr.write(USAGE.format(name=name, file=file, more=more) + "\n")
         return 0 if arguments else 2
     # DeepSpeed, which other libraries import where it is installed, warns of every machine without a GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     try:
-        run(load_job(arguments[0], arguments[1:]))
+        run(arguments[0], arguments[1:])
     except UserError as error:
         sys.stderr.write(f"\n{error}\n")
         return 2

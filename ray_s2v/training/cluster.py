@@ -32,7 +32,10 @@ def join_cluster() -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # What workers print goes to Ray's logs; what a person should see comes through the relay.
-    ray.init(address=_address(), logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": ENVIRONMENT})
+    address = _address()
+    # Ray Train's own clean-up asks for the state of the cluster, which it would not find where several run on the machine.
+    here = {"RAY_ADDRESS": address} if _answers(address) else {}
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": ENVIRONMENT | here})
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
 

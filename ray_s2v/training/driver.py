@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray.data
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from ray_s2v.data.discover import rejected_csv
@@ -18,6 +18,7 @@ from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError, RunStopped, UserError
+from ray_s2v.training.amd_devices import TorchConfigForAmd
 from ray_s2v.training.capacity import for_training
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
@@ -93,7 +94,7 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
             resources_per_worker={"CPU": job.training.worker_cpus, "GPU": job.training.worker_gpus},
             accelerator_type=job.training.accelerator_type,
         ),
-        torch_config=TorchConfig(backend="nccl" if job.training.worker_gpus else "gloo"),
+        torch_config=TorchConfigForAmd(backend="nccl" if job.training.worker_gpus else "gloo"),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=job.run.folder,

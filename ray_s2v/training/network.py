@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel
 
 from ray_s2v.config.job import Job
 from ray_s2v.model.checkpoint import checkpoint_folder, empty_model
-from ray_s2v.model.fused.attention import GPU_KERNELS, Kernel, fastest
+from ray_s2v.model.fused.attention import fastest, kernels
 from ray_s2v.model.fused.frozen import check_disk
 from ray_s2v.model.fused.functions import AS_WRITTEN, compiled
 from ray_s2v.model.fused.fuse import FastForm, fuse, obstacles
@@ -26,7 +26,6 @@ from ray_s2v.schema import Bucket, ConfigError
 from ray_s2v.training.arrangement import arrangement_for, memory_gib, room_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
-KERNELS: dict[str, Kernel] = {"cudnn": "cudnn", "flash": "flash", "sdpa": "efficient"}
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
@@ -164,7 +163,7 @@ def _fast_form(
     note: Callable[[str], None],
 ) -> FastForm:
     model, dtype = job.model, DTYPES[job.model.base_precision]
-    candidates = GPU_KERNELS if model.attention == "auto" else (KERNELS[model.attention],)
+    candidates = kernels(model.attention, on_amd=torch.version.hip is not None)
     compiles = device.type != "cpu" if model.compile == "auto" else model.compile
     return FastForm(
         functions=compiled(note, is_wanted=model.compile is True) if compiles else AS_WRITTEN,

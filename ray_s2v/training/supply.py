@@ -143,8 +143,8 @@ def _monitors() -> Iterator[tuple[dict[str, str], Path]]:
             parts = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if any(part.endswith(("/autoscaler/_private/monitor.py", "/autoscaler/v2/monitor.py")) for part in parts[:4]):
                 options = (part.removeprefix("--").split("=", 1) for part in parts if part.startswith("--") and "=" in part)
-                yield {name: value for name, value in options}, (process / "cwd").readlink()
-        except OSError:  # it has ended, or is another user's
+                yield {name: value for name, value in options}, process / "cwd"
+        except OSError:  # it has ended, or is hidden
             continue
 
 

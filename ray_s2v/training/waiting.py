@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from ray_s2v.training.capacity import NEARLY, TYPE, Asked, check, counted, described_type, holds
-from ray_s2v.training.supply import Node, Supply, growth, supply
+from ray_s2v.training.supply import Growth, Node, Supply, growth, supply
 
 LOOK_EVERY_S = 1.0
 
@@ -18,17 +19,22 @@ class Waiting:
     def __init__(self, asked: Sequence[Asked], note: Callable[[str], None], after_s: float = 0.0) -> None:
         """after_s: what is done by then waits for nothing."""
         self.asked, self.note = list(asked), note
-        self.growth = growth()
         self.due = time.monotonic() + after_s
         self.said = ""
         self.had_all = False
 
+    @cached_property
+    def _growth(self) -> Growth:
+        return growth()
+
     def look(self) -> None:
-        """To be called again and again. Raises ConfigError where all that can come is up and it is still too little."""
-        if time.monotonic() < self.due:
-            return
-        self.due = time.monotonic() + LOOK_EVERY_S
-        there = supply(self.growth)
+        """To be called again and again. Raises as `see` does."""
+        if time.monotonic() >= self.due:
+            self.due = time.monotonic() + LOOK_EVERY_S
+            self.see(supply(self._growth))
+
+    def see(self, there: Supply) -> None:
+        """Says what is waited for in this cluster. Raises ConfigError where all that can come is up and it is still too little."""
         lacking = lacks(self.asked, there.up)
         self.had_all |= not lacking
         if not self.had_all:

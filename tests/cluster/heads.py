@@ -1,12 +1,16 @@
 """Ray nodes of a test's own, as `ray start` starts them."""
 
+import os
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -14,9 +18,20 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from tests.cluster.conftest import JOB, ROOT
-from tests.cluster.test_submit import ENVIRONMENT, free_port
 
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "disabled",  # a head that only this machine reaches
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 STORE = 200_000_000  # bytes of a node's object store
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -67,20 +82,24 @@ def started(*options: str, environment: Mapping[str, str] = {}) -> Iterator[None
 
 @contextmanager
 def head(*options: str, port: int, environment: Mapping[str, str] = {}) -> Iterator[Head]:
-    """A running head, its dashboard on loopback."""
+    """A running head that takes jobs, its dashboard on loopback."""
     folder = tempfile.mkdtemp(prefix="ray_")  # a short path: sockets lie in it
-    there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{free_port()}")
-    dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={there.dashboard.rpartition(':')[2]}"]
-    with started("--head", f"--port={port}", f"--temp-dir={folder}", *dashboard, *options, environment=environment):
+    dashboard, agent = free_port(), free_port()
+    there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{dashboard}")
+    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    with started("--head", *ports, f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", *options, environment=environment):
         deadline = time.monotonic() + 60
-        while not _is_up(there):
+        while not _is_up(there, agent):
             assert time.monotonic() < deadline, "the head has not started"
             time.sleep(0.2)
         yield there
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_up(there: Head) -> bool:
+def _is_up(there: Head, agent: int) -> bool:
+    with socket.socket() as asked:
+        if asked.connect_ex(("127.0.0.1", agent)):
+            return False
     try:
         return bool(there.nodes())
     except (ConnectionError, RayStateApiException):

@@ -42,7 +42,7 @@ def store(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.
     process = start(*SHORT, f"data.store={store}", f"run.folder={store.parent / 'run'}", module="encode")
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
-    assert "done: 24 text, 24 speech, 48 video encoded" in said
+    assert "done: 27 text, 27 speech, 54 video encoded" in said
     assert "Traceback" not in said
     return store
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from ray.util.state import list_actors
 
-from tests.cluster.heads import head, started
-from tests.cluster.test_submit import free_port
+from tests.cluster.heads import free_port, head, started
 
 pytestmark = pytest.mark.timeout(300)
 

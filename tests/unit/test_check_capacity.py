@@ -12,7 +12,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.schema import ConfigError
 from ray_s2v.training.capacity import Asked, check, for_encoding, for_training
 from ray_s2v.training.supply import Growth, Node, NodeType, Resources, Supply, growth_of, type_of
-from ray_s2v.training.waiting import lacks, waits_for
+from ray_s2v.training.waiting import Waiting, lacks, waits_for
 from tests.jobs import changed
 
 # Two workers of 1.5 CPUs and a GPU; encoders of 1, 2 x 0.5 and 0.25 CPUs and 0.5, 2 x 0.25 and 0 GPUs at least; 0.75 CPUs to decode.
@@ -201,6 +201,44 @@ def test_line_of_what_is_waited_for() -> None:
     )
     ready = cluster(HEAD, *[("gpu", L40S)] * 3, ("cheap", L4), types=types)
     assert waits_for(lacks(asks, ready.up), ready) == ""
+
+
+def test_what_is_waited_for_is_said_when_it_changes() -> None:
+    said: list[str] = []
+    waiting = Waiting(workers(2), said.append)
+    types = (NodeType("gpu", L40S, 2),)
+    for up in (0, 0, 1, 2, 2, 1, 2):
+        waiting.see(cluster(HEAD, *[("gpu", L40S)] * up, types=types))
+    nodes = "waiting for gpu nodes of 8 CPUs, 1 GPU, L40S"
+    one_is_lacking = f"{nodes} (1 up, at most 2) for 1 worker"
+    assert said == [f"{nodes} (0 up, at most 2) for 2 workers", one_is_lacking, "all nodes are up", one_is_lacking, "all nodes are up"]
+
+
+def test_too_little_is_refused_only_until_all_was_there() -> None:
+    """Ray starts what was lost with a node again, on one that comes or is repaired."""
+    with pytest.raises(ConfigError):
+        Waiting(workers(2), lambda _: None).see(cluster(HEAD, L40S))
+    said: list[str] = []
+    waiting = Waiting(workers(2), said.append)
+    waiting.see(cluster(HEAD, L40S, L40S))
+    waiting.see(cluster(HEAD, L40S))
+    assert said == ["no room beside the rest, and no node to add, for 1 worker"]
+    waiting.only([])
+    waiting.see(cluster(HEAD))
+    assert said[1:] == ["all nodes are up"]
+
+
+def test_the_fullest_node_and_gpu_that_will_do_is_taken() -> None:
+    beside = [Asked("vae encoder", "", "", 1, 1, 0.5), Asked("decoder", "", "", 1, 4)]
+    assert lacks(beside, cluster({"CPU": 4, "GPU": 1}, {"CPU": 1, "GPU": 1}).up) == []
+    shares = [Asked("one", "", "", number, 0, share) for share, number in ((0.6, 1), (0.5, 1), (0.4, 1), (0.25, 2))]
+    assert lacks(shares, cluster({"CPU": 1, "GPU": 2}).up) == []
+
+
+def test_limit_of_all_types_together_is_told() -> None:
+    types = (NodeType("gpu", L40S, 2), NodeType("cheap", L4, 3))
+    assert refusal(workers(3), cluster(HEAD, types=types, most=4))[-1] == "  of all these types together at most 4"
+    assert "together" not in refusal(workers(3), cluster(HEAD, types=types, most=5))[-1]
 
 
 def test_parts_that_do_not_fit_side_by_side_are_told() -> None:

@@ -14,8 +14,8 @@ ROOMS = [
     {"media", "encoders", "model"},
     {"data", "demo"},
     {"training", "reporting"},
-    {"benchmark"},
-    {"command", "train", "check", "encode", "extract_audio", "bench"},
+    {"benchmark", "tuning"},
+    {"command", "train", "check", "encode", "extract_audio", "bench", "tune"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {
@@ -35,6 +35,7 @@ BESIDE = {
     ("encode", "command"),
     ("extract_audio", "command"),
     ("bench", "command"),
+    ("tune", "command"),
 }
 WITH_RAY = {
     "data/discover.py",
@@ -47,6 +48,11 @@ WITH_RAY = {
     "training/relay.py",
     "training/supply.py",
     "training/worker.py",
+    "tuning/run.py",
+    "tuning/schedulers.py",
+    "tuning/search.py",
+    "tuning/trial.py",
+    "tuning/watch.py",
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

@@ -12,7 +12,6 @@ from ray_s2v.ranks import everyone
 from ray_s2v.schema import ConfigError
 
 Kernel = Literal["cudnn", "flash", "efficient", "cpu"]
-GPU_KERNELS: tuple[Kernel, ...] = ("cudnn", "flash", "efficient")
 TRIAL_TOKENS = 4096
 aten = torch.ops.aten
 
@@ -49,9 +48,10 @@ def attention_pullback(
                 g, q, k, v, o, lse, seed, seed, None, None, None, *lengths, 0.0, False
             )
         case "flash":
-            state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+            # AMD's build keeps its two numbers apart.
+            state = torch.zeros(2, dtype=torch.uint64, device=q.device), torch.empty(0, device=q.device)
             grads = aten._scaled_dot_product_flash_attention_backward(
-                g, q, k, v, o, lse, None, None, *lengths, 0.0, False, state, torch.empty(0, device=q.device)
+                g, q, k, v, o, lse, None, None, *lengths, 0.0, False, *((seed, seed) if torch.version.hip else state)
             )
         case "efficient":
             grads = aten._scaled_dot_product_efficient_attention_backward(
@@ -62,7 +62,19 @@ def attention_pullback(
     return tuple(tensor.transpose(1, 2) for tensor in grads)
 
 
-def fastest(device: torch.device, dtype: torch.dtype, head_dim: int, candidates: Sequence[Kernel] = GPU_KERNELS) -> Kernel:
+def kernels(setting: Literal["auto", "cudnn", "flash", "sdpa"], on_amd: bool) -> tuple[Kernel, ...]:
+    """Those that model.attention lets a GPU choose from."""
+    of_all: tuple[Kernel, ...] = ("flash", "efficient")
+    choices: dict[str, tuple[Kernel, ...]] = {
+        "auto": of_all if on_amd else ("cudnn", *of_all),
+        "cudnn": ("cudnn",),  # NVIDIA's
+        "flash": ("flash",),
+        "sdpa": ("efficient",),
+    }
+    return choices[setting]
+
+
+def fastest(device: torch.device, dtype: torch.dtype, head_dim: int, candidates: Sequence[Kernel]) -> Kernel:
     """The kernel that takes least time forward and back on the slowest rank's device, of those that run on all of them."""
     if device.type == "cpu":
         return "cpu"
