@@ -6,14 +6,24 @@ for one another.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count, takewhile
 
+from ray_s2v.config.sweep import Sweep
 from ray_s2v.schema import ConfigError
 from ray_s2v.training.capacity import Asked, check, holds
 from ray_s2v.training.supply import Node, Supply
 from ray_s2v.training.waiting import lacks
+
+# Settings that change neither which windows a run sees nor in which words.
+_LEAVES_ROWS = re.compile(r"(lora|tread|zero|model|offload|checkpoint)\..+|training\.(?!(global_batch|continuation)$).+")
+
+
+def share_rows(sweep: Sweep) -> bool:
+    """Whether all trials want the same features, so that none needs encoders where the store has those of one."""
+    return all(_LEAVES_ROWS.fullmatch(key) for key in sweep.space)
 
 
 def trials_at_once(asked: Sequence[Asked], there: Supply, most: int) -> int:

@@ -32,7 +32,7 @@ from ray_s2v.training.relay import open_relay, pass_on
 from ray_s2v.training.supply import HEAD, growth, supply
 from ray_s2v.tuning.folder import check_folder, in_use
 from ray_s2v.tuning.outputs import BEST, CSV, PICTURE, renew
-from ray_s2v.tuning.room import trials_at_once
+from ray_s2v.tuning.room import share_rows, trials_at_once
 from ray_s2v.tuning.schedulers import scheduler_of
 from ray_s2v.tuning.search import number_of_trials, search_algorithm, tune_space
 from ray_s2v.tuning.terms import LOSS
@@ -62,10 +62,10 @@ def run_sweep(sweep: Sweep, name: str, say: Callable[[str], None]) -> None:
     prepared = prepare(job, say)
     say(clips_summary(prepared.job, prepared.plan, prepared.discovery))
     with in_use(sweep, folder):
-        streams = _fill(prepared, say)
-        most = min(number_of_trials(sweep), sweep.at_once or number_of_trials(sweep))
-        at_once = trials_at_once(for_training(prepared.job, streams), supply(growth()), most)
-        trials = number_of_trials(sweep)
+        streams = _fill(prepared, say) or (prepared.job.data.features == "auto" and not share_rows(sweep))
+        trials, there = number_of_trials(sweep), supply(growth())
+        asked = {tuple(for_training(trial_job(sweep, values), streams)) for values in combinations(sweep)}
+        at_once = min(trials_at_once(one, there, min(trials, sweep.at_once or trials)) for one in asked)
         say(f"{trials} trials of {prepared.num_steps} steps, {at_once} at a time")
         store = prepared.job.data.store
         refresh = partial(renew, sweep, name, folder, store)

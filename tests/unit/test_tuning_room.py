@@ -2,10 +2,11 @@
 
 import pytest
 
+from ray_s2v.config.sweep import Sweep
 from ray_s2v.schema import ConfigError
 from ray_s2v.training.capacity import Asked
 from ray_s2v.training.supply import Growth, Node, NodeType, Supply
-from ray_s2v.tuning.room import trials_at_once
+from ray_s2v.tuning.room import share_rows, trials_at_once
 
 
 def asked(workers: int, cpus: float, gpus: float = 0, decode: float = 0.25, kind: str | None = None) -> list[Asked]:
@@ -55,3 +56,21 @@ def test_types_of_unknown_size_are_not_counted_on() -> None:
 def test_one_that_has_no_room_is_refused() -> None:
     with pytest.raises(ConfigError, match="2 workers want"):
         trials_at_once(asked(2, 2), up((2, 0)), 4)
+
+
+@pytest.mark.parametrize(
+    ("key", "shared"),
+    [
+        ("training.learning_rate", True),
+        ("tread.routes.0.selection_ratio", True),
+        ("training.workers", True),
+        ("training.global_batch", False),
+        ("training.continuation", False),
+        ("dropout.text", False),
+        ("run.seed", False),
+        ("data.sources.0.window", False),
+    ],
+)
+def test_trials_share_their_features_where_they_see_the_same_rows(key: str, shared: bool) -> None:
+    space = {"lora.rank": {"values": [4, 8]}, key: {"values": [1, 2]}}
+    assert share_rows(Sweep.model_validate({"folder": "f", "job": "j.yaml", "search": "grid", "space": space})) == shared
