@@ -15,9 +15,9 @@ from ray.autoscaler._private.resource_demand_scheduler import _default_utilizati
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import ray_s2v
+from ray_s2v.cluster.capacity import TYPE
 from ray_s2v.config.job import Job
 from ray_s2v.job_file import load_job
-from ray_s2v.training.capacity import TYPE
 
 ROOT = Path(__file__).parents[1]
 CLUSTER, JOBS = ROOT / "cluster", ROOT / "jobs"

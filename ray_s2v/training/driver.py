@@ -13,18 +13,18 @@ import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
+from ray_s2v.cluster.capacity import for_training
+from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError, RunStopped, UserError
 from ray_s2v.training.amd_devices import TorchConfigForAmd
-from ray_s2v.training.capacity import for_training
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.progress import Assignment
 from ray_s2v.training.relay import open_relay, pass_on
-from ray_s2v.training.waiting import Waiting
 
 if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared

@@ -11,18 +11,18 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Queue
 
+from ray_s2v.cluster.capacity import check, for_encoding
+from ray_s2v.cluster.supply import growth, supply
+from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.config.job import Job
 from ray_s2v.data.encode import Wanted, fill_store
 from ray_s2v.data.features import KINDS, FeatureKind, Features
 from ray_s2v.data.store import remove_stale
 from ray_s2v.schema import ConfigError, DataError, PlanRow, RunStopped
-from ray_s2v.training.capacity import check, for_encoding
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.prepare import PreparedData
 from ray_s2v.training.relay import open_relay, pass_on
-from ray_s2v.training.supply import growth, supply
-from ray_s2v.training.waiting import Waiting
 
 TICK_S = 0.5
 Report = Callable[[FeatureKind, int, int], None]  # a kind, how many of it are done, whatever came of them, and of how many

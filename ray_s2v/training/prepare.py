@@ -13,6 +13,10 @@ from pathlib import Path
 
 import torch
 
+from ray_s2v.cluster.capacity import check, for_decoding, for_training
+from ray_s2v.cluster.join import join_cluster
+from ray_s2v.cluster.supply import growth, supply
+from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.config.job import HeldOut, Job
 from ray_s2v.data.discover import Discovery, check_rejected, discover
 from ray_s2v.data.encode import lacking_features
@@ -28,14 +32,10 @@ from ray_s2v.model.lora import check_targets, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError, DataError, PlanRow
 from ray_s2v.storage import absolute
-from ray_s2v.training.capacity import check, for_decoding, for_training
-from ray_s2v.training.cluster import join_cluster
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.network import job_lora, why_plain
 from ray_s2v.training.progress import complete_checkpoints, load_progress
 from ray_s2v.training.routes import job_routes
-from ray_s2v.training.supply import growth, supply
-from ray_s2v.training.waiting import Waiting
 
 TICK_S = 0.1
 EXAMINED_S = 3.0  # clips that take longer are new: Ray has to examine them

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import count, takewhile
 
+from ray_s2v.cluster.capacity import Asked, check, holds
+from ray_s2v.cluster.supply import Node, Supply
+from ray_s2v.cluster.waiting import lacks
 from ray_s2v.config.sweep import Sweep
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.capacity import Asked, check, holds
-from ray_s2v.training.supply import Node, Supply
-from ray_s2v.training.waiting import lacks
 
 # Settings that change neither which windows a run sees nor in which words.
 _LEAVES_ROWS = re.compile(r"(lora|tread|zero|model|offload|checkpoint)\..+|training\.(?!(global_batch|continuation)$).+")

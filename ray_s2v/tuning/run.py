@@ -16,6 +16,8 @@ from ray import tune
 from ray.tune import CheckpointConfig, PlacementGroupFactory, ResumeConfig
 from ray.tune.experiment import Trial
 
+from ray_s2v.cluster.capacity import for_training
+from ray_s2v.cluster.supply import HEAD, growth, supply
 from ray_s2v.config.job import Job
 from ray_s2v.config.sweep import Sweep
 from ray_s2v.data.encode import wanted_features
@@ -24,12 +26,10 @@ from ray_s2v.reporting.terminal import Count
 from ray_s2v.reporting.trials import trials_table
 from ray_s2v.schema import RunStopped
 from ray_s2v.sweep_file import combinations, trial_job
-from ray_s2v.training.capacity import for_training
 from ray_s2v.training.encoding import run_encoding
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.prepare import Prepared, prepare
 from ray_s2v.training.relay import open_relay, pass_on
-from ray_s2v.training.supply import HEAD, growth, supply
 from ray_s2v.tuning.folder import check_folder, in_use
 from ray_s2v.tuning.outputs import BEST, CSV, PICTURE, renew
 from ray_s2v.tuning.room import share_rows, trials_at_once

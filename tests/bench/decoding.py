@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ray_s2v.cluster.join import join_cluster
 from ray_s2v.config.job import Job
 from ray_s2v.data.decode import decoded_sound, decoded_video
 from ray_s2v.data.discover import discover
@@ -29,7 +30,6 @@ from ray_s2v.data.plan import Plan
 from ray_s2v.data.rows import to_row
 from ray_s2v.data.stream import fetch, planned
 from ray_s2v.demo.clips import Recording, random_look, write_clip
-from ray_s2v.training.cluster import join_cluster
 
 NUM_FILES = 8
 WARM = 24  # rows that are not counted: processes start, and touch the object store's pages for the first time

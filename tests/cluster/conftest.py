@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ def places(demo_files: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def start(places: list[str]) -> Callable[..., subprocess.Popen[str]]:
-    """Starts `python -m ray_s2v.train`, or another module of it, on the demo's job; what is still running in the end is killed."""
+def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python -m ray_s2v.MODULE ARGUMENTS` with a Ray of its own; what is still running in the end is killed."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*overrides: str, module: str = "train") -> subprocess.Popen[str]:
+    def run(module: str, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"ray_s2v.{module}", str(JOB), *places, *overrides],
+            [sys.executable, "-m", f"ray_s2v.{module}", *arguments],
             cwd=ROOT,
             env={**os.environ, "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
@@ -61,11 +61,21 @@ def start(places: list[str]) -> Callable[..., subprocess.Popen[str]]:
         running.append(process)
         return process
 
-    yield start
+    yield run
     for process in running:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def start(run: Callable[..., subprocess.Popen[str]], places: list[str]) -> Callable[..., subprocess.Popen[str]]:
+    """Starts `python -m ray_s2v.train`, or another module of it, on the demo's job."""
+
+    def start(*overrides: str, module: str = "train") -> subprocess.Popen[str]:
+        return run(module, str(JOB), *places, *overrides)
+
+    return start
 
 
 @dataclass(frozen=True)

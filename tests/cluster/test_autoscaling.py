@@ -45,7 +45,7 @@ WAITED = re.compile(
 )
 AS_TOLD_ELSEWHERE = """
 import ray
-from ray_s2v.training.supply import growth
+from ray_s2v.cluster.supply import growth
 ray.init(log_to_driver=False)
 here = growth()
 there = ray.get(ray.remote(growth).options(num_cpus=0, resources={"accelerator_type:L40S": 0.001}).remote())

@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from safetensors.torch import load_file
 from ray_s2v.job_file import load_job
 from ray_s2v.reporting.trials import TrialRecord
 from ray_s2v.tuning.records import load_records
-from tests.cluster.conftest import JOB, ROOT, records
+from tests.cluster.conftest import JOB, records
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -34,29 +32,15 @@ def common(places: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture
-def start(common: dict[str, Any], tmp_path: Path) -> Iterator[Start]:
-    """Writes a sweep's file and starts it; what is still running in the end is killed."""
-    running: list[subprocess.Popen[str]] = []
+def start(run: Start, common: dict[str, Any], tmp_path: Path) -> Start:
+    """Writes a sweep's file and starts it."""
 
-    def start(settings: dict[str, Any], sets: dict[str, Any], *overrides: str) -> subprocess.Popen[str]:
+    def start(settings: dict[str, Any], sets: dict[str, Any]) -> subprocess.Popen[str]:
         file = tmp_path / "sweep.yaml"
         file.write_text(yaml.safe_dump({"folder": str(tmp_path / "sweep"), "job": str(JOB), "set": {**common, **sets}, **settings}))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray_s2v.tune", str(file), *overrides],
-            cwd=ROOT,
-            env={**os.environ, "RAY_ADDRESS": "local"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        running.append(process)
-        return process
+        return run("tune", str(file))
 
-    yield start
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    return start
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 240) -> None:

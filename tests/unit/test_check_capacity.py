@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as draw
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
+from ray_s2v.cluster.capacity import Asked, check, for_encoding, for_training
+from ray_s2v.cluster.supply import Growth, Node, NodeType, Resources, Supply, growth_of, type_of
+from ray_s2v.cluster.waiting import Waiting, lacks, waits_for
 from ray_s2v.config.job import Job
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.capacity import Asked, check, for_encoding, for_training
-from ray_s2v.training.supply import Growth, Node, NodeType, Resources, Supply, growth_of, type_of
-from ray_s2v.training.waiting import Waiting, lacks, waits_for
 from tests.jobs import changed
 
 # Two workers of 1.5 CPUs and a GPU; encoders of 1, 2 x 0.5 and 0.25 CPUs and 0.5, 2 x 0.25 and 0 GPUs at least; 0.75 CPUs to decode.

@@ -13,7 +13,7 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray.runtime_env import RuntimeEnv
 
-from ray_s2v.training.cluster import ENVIRONMENT
+from ray_s2v.cluster.join import ENVIRONMENT
 from tests.cluster_files import (
     CLUSTER,
     CLUSTERS,

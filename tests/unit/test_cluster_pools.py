@@ -11,15 +11,15 @@ import torch
 from ray._private.accelerators.amd_gpu import AMDGPUAcceleratorManager
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 
+from ray_s2v.cluster.capacity import TYPE, check, for_encoding, for_training
+from ray_s2v.cluster.supply import Node, Supply, growth_of
 from ray_s2v.job_file import load_job
 from ray_s2v.model.fused.memory import Room
 from ray_s2v.model.lora import with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import Bucket
 from ray_s2v.training.arrangement import arrangement_for
-from ray_s2v.training.capacity import TYPE, check, for_encoding, for_training
 from ray_s2v.training.network import job_lora
-from ray_s2v.training.supply import Node, Supply, growth_of
 from tests.cluster_files import (
     CLUSTER,
     CLUSTERS,

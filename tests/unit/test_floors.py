@@ -12,7 +12,7 @@ ROOT = Path(ray_s2v.__file__).parent
 ROOMS = [
     {"schema", "config", "settings_file", "job_file", "sweep_file", "location", "storage", "ranks"},
     {"media", "encoders", "model"},
-    {"data", "demo"},
+    {"data", "demo", "cluster"},
     {"training", "reporting"},
     {"benchmark", "tuning"},
     {"command", "train", "check", "encode", "extract_audio", "bench", "tune"},
@@ -38,15 +38,15 @@ BESIDE = {
     ("tune", "command"),
 }
 WITH_RAY = {
+    "cluster/join.py",
+    "cluster/supply.py",
     "data/discover.py",
     "data/encode.py",
     "data/stream.py",
     "training/amd_devices.py",
-    "training/cluster.py",
     "training/driver.py",
     "training/encoding.py",
     "training/relay.py",
-    "training/supply.py",
     "training/worker.py",
     "tuning/run.py",
     "tuning/schedulers.py",

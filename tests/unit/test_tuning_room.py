@@ -2,10 +2,10 @@
 
 import pytest
 
+from ray_s2v.cluster.capacity import Asked
+from ray_s2v.cluster.supply import Growth, Node, NodeType, Supply
 from ray_s2v.config.sweep import Sweep
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.capacity import Asked
-from ray_s2v.training.supply import Growth, Node, NodeType, Supply
 from ray_s2v.tuning.room import share_rows, trials_at_once
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from ray_s2v.cluster.supply import NodeType, Resources, Supply
 from ray_s2v.config.job import Encoder, Job
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.supply import NodeType, Resources, Supply
 
 TYPE = "accelerator_type:"  # before the name of each kind of GPU among a node's resources
 NEARLY = 1e-6  # what sums of fractions may be off by

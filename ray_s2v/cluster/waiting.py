@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from ray_s2v.training.capacity import NEARLY, TYPE, Asked, check, counted, described_type, holds
-from ray_s2v.training.supply import Growth, Node, Supply, growth, supply
+from ray_s2v.cluster.capacity import NEARLY, TYPE, Asked, check, counted, described_type, holds
+from ray_s2v.cluster.supply import Growth, Node, Supply, growth, supply
 
 LOOK_EVERY_S = 1.0
 
