@@ -84,6 +84,7 @@ def train(
             rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
             norm = engine.step(rate)
             report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
+        with lack_told(f"after step {step}, worker {dist.get_rank()}", engine.device):
             between(step + 1)
 
 

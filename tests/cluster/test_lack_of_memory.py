@@ -51,7 +51,8 @@ def take_memory_away(pid: int) -> None:
 
 def test_one_worker_in_mid_run(start: Callable, wide_network: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(*SHORT, "training.steps=48", "training.global_batch=2", f"run.folder={run}", f"model.path={wide_network}")
+    size = ["training.steps=48", "training.global_batch=2", "held_out.every=48"]  # what is measured between steps takes memory too
+    process = start(*SHORT, *size, f"run.folder={run}", f"model.path={wide_network}")
     wait_for_step(run, 4, process)
     workers = [child.pid for child in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in child.name()]
     assert len(workers) == 2
