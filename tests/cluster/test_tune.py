@@ -19,7 +19,7 @@ from ray_s2v.reporting.trials import TrialRecord
 from ray_s2v.tuning.records import load_records
 from tests.cluster.conftest import JOB, records
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(900)
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -43,7 +43,7 @@ def start(run: Start, common: dict[str, Any], tmp_path: Path) -> Start:
     return start
 
 
-def wait_for(what: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 240) -> None:
+def wait_for(what: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 400) -> None:
     deadline = time.monotonic() + timeout_s
     while not what():
         assert process.poll() is None, process.communicate()[0]
@@ -60,7 +60,7 @@ def files_of(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def said_by(process: subprocess.Popen[str], exit_code: int, timeout_s: float = 300) -> str:
+def said_by(process: subprocess.Popen[str], exit_code: int, timeout_s: float = 600) -> str:
     said = process.communicate(timeout=timeout_s)[0]
     assert process.returncode == exit_code, said
     assert "Traceback" not in said
