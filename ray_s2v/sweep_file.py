@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_s2v.config.job import HeldOut, Job
+from ray_s2v.config.job import Job
 from ray_s2v.config.sweep import WHICH_CLIPS, Sweep
 from ray_s2v.job_file import A_JOB, job_of
 from ray_s2v.schema import ConfigError
@@ -121,7 +121,7 @@ def _wrong_for(sweep: Sweep, job: Job) -> list[str]:
             mistakes.append(f"space.{key}: {WHICH_CLIPS}")
     if not any(source.is_eval for source in job.data.sources):
         mistakes.append("job: trials are compared by the loss of clips that are held out: give is_eval: true to a source of its own")
-    steps, held_out = job.training.steps, (job.held_out or HeldOut()).every
+    steps, held_out = job.training.steps, job.held_out.every
     if steps is None:
         return [*mistakes, "job: a sweep counts steps: give training.steps and not training.epochs, in the job or in set"]
     if sweep.asha:

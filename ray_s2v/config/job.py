@@ -234,7 +234,7 @@ class Job(Section):
     dropout: Dropout = Dropout()
     training: Training
     zero: Zero = Zero()
-    held_out: HeldOut | None = None  # the defaults, where a source has is_eval
+    held_out: HeldOut = HeldOut()
     checkpoint: Checkpoint = Checkpoint()
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class Job(Section):
 
     def _wrong_forms(self) -> Iterator[str]:
         model, offload = self.model, self.offload
-        if self.held_out and not any(source.is_eval for source in self.data.sources):
+        if self.held_out != HeldOut() and not any(source.is_eval for source in self.data.sources):
             yield "held_out is about clips that are not trained on, but no source has is_eval: give one, or leave it out"
         if self.training.worker_gpus == 0:
             if model.attention not in ("auto", "sdpa"):

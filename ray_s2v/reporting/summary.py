@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ray_s2v.config.job import HeldOut, Job
+from ray_s2v.config.job import Job
 from ray_s2v.config.source import Source
 from ray_s2v.data.discover import REPORTED_MISMATCH_S, Discovery
 from ray_s2v.data.features import Features
@@ -59,7 +59,7 @@ def run_summary(job: Job, plan: Plan, held_out: Sequence[PlanRow], features: Fea
         f"an epoch is {plan.steps_per_epoch} steps" + (f" and leaves out {left_out} clips, others each time" if left_out else ""),
     ]
     if held_out:
-        settings, clips = job.held_out or HeldOut(), {row["clip_id"] for row in held_out}
+        settings, clips = job.held_out, {row["clip_id"] for row in held_out}
         lines.append(
             f"the loss of {len(clips)} held-out clips in {len(held_out)} windows is taken at {settings.levels} levels of noise every "
             f"{settings.every} steps"

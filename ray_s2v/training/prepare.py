@@ -17,7 +17,7 @@ from ray_s2v.cluster.capacity import check, for_decoding, for_training
 from ray_s2v.cluster.join import join_cluster
 from ray_s2v.cluster.supply import growth, supply
 from ray_s2v.cluster.waiting import Waiting
-from ray_s2v.config.job import HeldOut, Job
+from ray_s2v.config.job import Job
 from ray_s2v.data.discover import Discovery, check_rejected, discover
 from ray_s2v.data.encode import lacking_features
 from ray_s2v.data.features import Features
@@ -116,7 +116,7 @@ def _planned(job: Job, note: Callable[[str], None]) -> PreparedData:
     discovery = until_done(partial(discover, job.data, job.data.store, note), meanwhile)
     check_rejected([*discovery.clips, *discovery.held_out], discovery.rejected, job.data.max_rejected)
     plan = Plan.of(job, discovery.clips)
-    held_out = held_out_rows(discovery.held_out, job.data.sources, (job.held_out or HeldOut()).clips)
+    held_out = held_out_rows(discovery.held_out, job.data.sources, job.held_out.clips)
     if not held_out and any(source.is_eval for source in job.data.sources):
         raise DataError("data.sources: of those with is_eval no clip is usable")
     encoders = job.encoders

@@ -14,7 +14,6 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from ray_s2v.config.job import HeldOut
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
@@ -60,7 +59,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
     folder = Path(job.run.folder)
     log_step = open_lines(folder / "steps.jsonl") if is_first else None
     log_held_out = open_lines(folder / "held_out.jsonl") if is_first else None
-    settings = job.held_out or HeldOut()
+    settings = job.held_out
     tables = _tables()
     samples = _held_out(assignment, tables)
 

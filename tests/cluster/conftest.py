@@ -95,6 +95,23 @@ def undisturbed(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: p
     return Undisturbed(folder, said, process.returncode)
 
 
+@pytest.fixture(scope="session")
+def store(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All features of the short run, encoded without disturbance. Not to be written to."""
+    store = tmp_path_factory.mktemp("store") / "store"
+    process = start(*SHORT, f"data.store={store}", f"run.folder={store.parent / 'run'}", module="encode")
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert "done: 27 text, 27 speech, 54 video encoded" in said
+    assert "Traceback" not in said
+    return store
+
+
+def entries(store: Path, kind: str = "*") -> dict[str, Path]:
+    """The store's files of features, by what they are and where."""
+    return {path.relative_to(store).as_posix(): path for path in store.glob(f"features/{kind}/*/*.parquet")}
+
+
 def records(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's steps.jsonl, those of repeated steps included."""
     file = run / "steps.jsonl"

@@ -5,20 +5,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.cluster.conftest import SHORT, records
+from tests.cluster.conftest import SHORT, entries, records
 
 pytestmark = pytest.mark.timeout(600)
 MAX_WAIT = 0.02  # share of the time after the first step
-
-
-def entries(store: Path, kind: str = "*") -> dict[str, Path]:
-    return {path.relative_to(store).as_posix(): path for path in store.glob(f"features/{kind}/*/*.parquet")}
 
 
 def wait_for(count: int, kind: str, store: Path, process: subprocess.Popen[str], timeout_s: float = 150) -> None:
@@ -33,18 +28,6 @@ def encoder_of(process: subprocess.Popen[str]) -> psutil.Process:
     """The actor that holds the VAE."""
     below = psutil.Process(process.pid).children(recursive=True)
     return next(child for child in below if "EncodeVideo" in " ".join(child.cmdline()))
-
-
-@pytest.fixture(scope="module")
-def store(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Filled without disturbance."""
-    store = tmp_path_factory.mktemp("store") / "store"
-    process = start(*SHORT, f"data.store={store}", f"run.folder={store.parent / 'run'}", module="encode")
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, said
-    assert "done: 27 text, 27 speech, 54 video encoded" in said
-    assert "Traceback" not in said
-    return store
 
 
 def test_killed_encoding_goes_on_to_the_same_store(start, store, tmp_path):

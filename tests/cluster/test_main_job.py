@@ -33,6 +33,7 @@ def test_trains_to_its_end(undisturbed, demo_files):
 
     measured = held_out(folder)
     assert [line["step"] for line in measured] == [0, 6, STEPS]
+    assert all(len(line["by_level"]) == 2 for line in measured), "as the job says"
     assert measured[-1]["loss"] < measured[0]["loss"], "what is learnt helps clips that were never seen"
     assert not {clip for line in measured for clip in line["clips"]} & {clip for record in seen for clip in record["clip_ids"]}
     assert f"held out after {STEPS} steps: loss {measured[-1]['loss']:.4f}" in said

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -25,22 +26,26 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
-def common(places: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the jobs of all sweeps here have in common: the demo's files, one worker, and a store that the first sweep fills."""
+def common(places: list[str], store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the jobs of all sweeps here have in common: the demo's files, one worker, and a store that the first sweep completes."""
+    shared = tmp_path_factory.mktemp("shared") / "store"
+    shutil.copytree(store, shared)
+    shutil.rmtree(shared / "features/text")
     settings = {key: value for key, _, value in (place.partition("=") for place in places)}
-    return {**settings, "data.store": str(tmp_path_factory.mktemp("shared") / "store"), "training.workers": 1, "held_out.levels": 1}
+    held_out = {"held_out.levels": 1, "held_out.clips": 2}
+    return {**settings, **held_out, "data.store": str(shared), "training.workers": 1}
 
 
 @pytest.fixture
-def start(run: Start, common: dict[str, Any], tmp_path: Path) -> Start:
+def start_sweep(run: Start, common: dict[str, Any], tmp_path: Path) -> Start:
     """Writes a sweep's file and starts it."""
 
-    def start(settings: dict[str, Any], sets: dict[str, Any]) -> subprocess.Popen[str]:
+    def start_sweep(settings: dict[str, Any], sets: dict[str, Any]) -> subprocess.Popen[str]:
         file = tmp_path / "sweep.yaml"
         file.write_text(yaml.safe_dump({"folder": str(tmp_path / "sweep"), "job": str(JOB), "set": {**common, **sets}, **settings}))
         return run("tune", str(file))
 
-    return start
+    return start_sweep
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str], timeout_s: float = 400) -> None:
@@ -67,18 +72,18 @@ def said_by(process: subprocess.Popen[str], exit_code: int, timeout_s: float = 6
     return said
 
 
-def test_grid_killed_in_its_midst_goes_on(start: Start, tmp_path: Path) -> None:
+def test_grid_killed_in_its_midst_goes_on(start_sweep: Start, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     settings = {
         "search": "grid",
         "space": {
-            "training.learning_rate": {"values": [1e-3, 1e-2]},
-            "tread.routes.0.selection_ratio": {"values": [0.0, 0.5]},
+            "training.learning_rate": {"values": [1e-3, 3e-3, 1e-2]},
+            "tread.routes.0.selection_ratio": {"values": [0.25]},
         },
     }
     route = {"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": -2}
     sets = {"training.steps": 4, "held_out.every": 2, "checkpoint.every": 2, "tread.routes": [route]}
-    killed = start(settings, sets)
+    killed = start_sweep(settings, sets)
     wait_for(lambda: len(load_records(sweep)) >= 3 and load_records(sweep)[2].points, killed)
     everything = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
@@ -92,26 +97,24 @@ def test_grid_killed_in_its_midst_goes_on(start: Start, tmp_path: Path) -> None:
     assert not [process for process in alive if "Agent" not in process.name()], "its Ray and its runs died with it"
     first = {trial.name: files_of(sweep / "trials" / trial.name) for trial in done}
 
-    said = said_by(start(settings, sets), 0)
+    said = said_by(start_sweep(settings, sets), 0)
     assert {trial.name: files_of(sweep / "trials" / trial.name) for trial in done} == first, "what is done is left alone"
-    assert not [trial for trial in done if f"{trial.name} " in said.partition("4 trials: 4 done")[0]]
+    assert not [trial for trial in done if f"{trial.name} " in said.partition("3 trials: 3 done")[0]]
     assert "trial_003 goes on after step" in said
-    assert "4 trials of 4 steps, 2 at a time" in said
+    assert "3 trials of 4 steps, 2 at a time" in said
     assert " encoders run" not in said
-    assert "video 1/" not in said, "the store was full"
-    assert states(sweep) == {f"trial_00{number}": "done" for number in range(1, 5)}
+    assert "text 1/" not in said, "the store was full"
+    assert states(sweep) == {f"trial_00{number}": "done" for number in range(1, 4)}
     trials = load_records(sweep)
     assert [step for step, _ in trials[2].points] == [0, 2, 4]
     assert trials[2].points[: len(before[2].points)] == before[2].points
-    assert sorted((trial.values["training.learning_rate"], trial.values["tread.routes.0.selection_ratio"]) for trial in trials) == [
-        (1e-3, 0.0),
-        (1e-3, 0.5),
-        (1e-2, 0.0),
-        (1e-2, 0.5),
+    assert [trial.values for trial in trials] == [
+        {"training.learning_rate": rate, "tread.routes.0.selection_ratio": 0.25} for rate in (1e-3, 3e-3, 1e-2)
     ]
     for trial in trials:
         lines = [json.loads(line) for line in (Path(trial.folder) / "held_out.jsonl").read_text().splitlines()]
         assert dict(trial.points) == {line["step"]: line["loss"] for line in lines}
+        assert all(len(line["clips"]) == 4 for line in lines), "two clips, each as a first clip and as a continuation"
         assert load_job(f"{trial.folder}/job.yaml").training.learning_rate == trial.values["training.learning_rate"]
         assert not (Path(trial.folder) / "store").exists()
     best = min(trials, key=lambda trial: trial.points[-1][1])
@@ -120,18 +123,18 @@ def test_grid_killed_in_its_midst_goes_on(start: Start, tmp_path: Path) -> None:
     assert best_job.tread.routes[0].selection_ratio == best.values["tread.routes.0.selection_ratio"]
     assert best_job.run.folder not in {trial.folder for trial in trials}
     assert (sweep / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list(csv.DictReader((sweep / "sweep.csv").open()))) == 4
+    assert len(list(csv.DictReader((sweep / "sweep.csv").open()))) == 3
 
-    changed = said_by(start(settings, {**sets, "training.steps": 6}), 2)
+    changed = said_by(start_sweep(settings, {**sets, "training.steps": 6}), 2)
     assert "training.steps was 4, is 6" in changed
-    assert states(sweep) == {f"trial_00{number}": "done" for number in range(1, 5)}
+    assert states(sweep) == {f"trial_00{number}": "done" for number in range(1, 4)}
 
 
 def run_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(driver.pid).children(recursive=True) if "ray_s2v.tuning.one_run" in " ".join(child.cmdline())]
 
 
-def test_asha_ctrl_c_and_a_trial_that_fails(start: Start, tmp_path: Path) -> None:
+def test_asha_ctrl_c_and_a_trial_that_fails(start_sweep: Start, tmp_path: Path) -> None:
     """Of the second trial it is known after two steps that the first did better; the third's losses are not finite."""
     sweep = tmp_path / "sweep"
     settings = {
@@ -141,7 +144,7 @@ def test_asha_ctrl_c_and_a_trial_that_fails(start: Start, tmp_path: Path) -> Non
         "asha": {"grace_steps": 2, "reduction_factor": 2},
     }
     sets = {"training.steps": 4, "held_out.every": 2, "checkpoint.every": 2}
-    stopped = start(settings, sets)
+    stopped = start_sweep(settings, sets)
     wait_for(lambda: load_records(sweep) and len(load_records(sweep)[0].points) >= 2, stopped)
     asked = time.monotonic()
     stopped.send_signal(signal.SIGINT)
@@ -149,7 +152,7 @@ def test_asha_ctrl_c_and_a_trial_that_fails(start: Start, tmp_path: Path) -> Non
     assert time.monotonic() - asked < 20
     assert "stopped; the same command goes on with the trials that are not done" in said
 
-    going_on = start(settings, sets)
+    going_on = start_sweep(settings, sets)
     wait_for(lambda: states(sweep).get("trial_002") == "stopped early", going_on)
     early = run_processes(going_on)
     _, alive = psutil.wait_procs(early, timeout=10)
@@ -166,7 +169,7 @@ def test_asha_ctrl_c_and_a_trial_that_fails(start: Start, tmp_path: Path) -> Non
     assert not (Path(second.folder) / "adapter").exists()
 
 
-def test_population(start: Start, tmp_path: Path) -> None:
+def test_population(start_sweep: Start, tmp_path: Path) -> None:
     """The trial that does badly goes on from the other's checkpoint, with another learning rate."""
     sweep = tmp_path / "sweep"
     settings = {
@@ -177,7 +180,7 @@ def test_population(start: Start, tmp_path: Path) -> None:
         "pbt": {"every_steps": 2, "quantile": 0.5, "resample": 0.0},
     }
     sets = {"training.steps": 8, "held_out.every": 2, "checkpoint.every": 2, "training.warmup_steps": 1, "checkpoint.keep": 4}
-    said = said_by(start(settings, sets), 0)
+    said = said_by(start_sweep(settings, sets), 0)
     trials = {trial.name: trial for trial in load_records(sweep)}
     assert {trial.state for trial in trials.values()} == {"done"}, said
     taken = sorted((sweep / "trials").glob("*/from_*"))

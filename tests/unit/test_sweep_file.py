@@ -340,7 +340,7 @@ def test_what_pbt_cannot_change(tmp_path: Path, key: str) -> None:
             "job: a sweep counts steps: give training.steps and not training.epochs, in the job or in set",
         ),
         (
-            {"set": {"data.sources.2.is_eval": False, "held_out": None}},
+            {"set": {"data.sources.2.is_eval": False, "held_out": {}}},
             "job: trials are compared by the loss of clips that are held out: give is_eval: true to a source of its own",
         ),
     ],
