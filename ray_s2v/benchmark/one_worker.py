@@ -15,7 +15,7 @@ from ray_s2v.benchmark.synthetic import bucket_of, synthetic_batch
 from ray_s2v.config.job import Job
 from ray_s2v.schema import Batch
 from ray_s2v.training.engine import Engine
-from ray_s2v.training.network import network_for_training
+from ray_s2v.training.network import job_lora, network_for_training
 
 
 class OneWorker:
@@ -32,7 +32,7 @@ class OneWorker:
         one_turn = self._training.model_copy(update={"global_batch": self._training.workers * self._training.batch_size})
         job = job.model_copy(update={"training": one_turn})
         started = time.monotonic()
-        model = network_for_training(job, weights, device, self.bucket, self._note)
+        model = network_for_training(job, job_lora(job), weights, device, self.bucket, self._note)
         unit = model.base_model.model.blocks[0].unit
         self.attention: str | None = unit.constants.kernel if unit else None
         self._engine = Engine(model, job, device, None, 0)

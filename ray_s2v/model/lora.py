@@ -17,6 +17,7 @@ from ray_s2v.schema import ConfigError
 
 PREFIX = "base_model.model"  # of every name in an adapter that PEFT writes
 ADAPTER_FILE = "adapter_model.safetensors"
+MAX_NAMES = 8  # of tensors that a message names
 
 Layers = Literal["all", "blocks", "audio_injector"]
 _LAYERS = {"all": r"(.*\.)?", "blocks": r"blocks\..*\.", "audio_injector": r"audio_injector\..*\."}
@@ -61,6 +62,20 @@ def with_lora(model: nn.Module, config: LoraConfig, seed: int, device: torch.dev
 def adapter_name(parameter: str) -> str:
     """The name that PEFT's files give to a trainable parameter of a PeftModel."""
     return parameter.replace(".default.", ".")
+
+
+def fill_adapter(model: PeftModel, tensors: dict[str, Tensor]) -> None:
+    """Gives the adapter these values, by the names of PEFT's files. Raises ConfigError where names or shapes differ."""
+    there = {adapter_name(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    wrong = [f"{name} is missing" for name in there.keys() - tensors.keys()]
+    wrong += [f"{name} is for no layer of this network" for name in tensors.keys() - there.keys()]
+    shared = [(name, there[name].shape, tensors[name].shape) for name in there.keys() & tensors.keys()]
+    wrong += [f"{name} is {tuple(found)}, not {tuple(wanted)}" for name, wanted, found in shared if wanted != found]
+    if wrong:
+        raise ConfigError("\n".join([f"the adapter does not fit the network: {len(wrong)} tensors, such as", *sorted(wrong)[:MAX_NAMES]]))
+    with torch.no_grad():
+        for name, parameter in there.items():
+            parameter.copy_(tensors[name])
 
 
 def save_adapter(folder: Path, tensors: dict[str, Tensor], config: LoraConfig) -> None:

@@ -83,10 +83,13 @@ class Checkpoint:
         return WanS2VTransformer3DModel.from_pretrained(self.path, torch_dtype=dtype, device=device_of)
 
 
-def network_for_training(job: Job, weights: Weights, device: torch.device, largest: Bucket, note: Callable[[str], None]) -> PeftModel:
+def network_for_training(
+    job: Job, config: LoraConfig, weights: Weights, device: torch.device, largest: Bucket, note: Callable[[str], None]
+) -> PeftModel:
     """The network with a fresh adapter, on `device` or beside it as the job's settings and the device's memory say.
 
-    largest: the bucket of which a batch takes most. Tells `note` how long loading took and what lies where. Raises ConfigError.
+    config: of the adapter. largest: the bucket of which a batch takes most. Tells `note` how long loading took and what lies where.
+    Raises ConfigError.
     """
     started = time.monotonic()
     _check_card(job, device)
@@ -94,7 +97,7 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, large
     if gpu_gib is not None:  # taking more is an error, not another process's loss
         torch.cuda.set_per_process_memory_fraction(gpu_gib * GIB / torch.cuda.get_device_properties(device).total_memory, device)
     machine = Machine.of_this_rank()
-    outline = with_lora(weights.outline(), job_lora(job), job.run.seed)
+    outline = with_lora(weights.outline(), config, job.run.seed)
     plain = why_plain(job, outline)
     arrangement = None if plain else arrangement_for(job, outline, room_of(job, gpu_gib, machine), largest)
     streams = bool(arrangement and arrangement.stream)
@@ -102,7 +105,7 @@ def network_for_training(job: Job, weights: Weights, device: torch.device, large
         check_disk(Path(job.offload.disk_path), arrangement.disk_gib * GIB)
     network = _read(job, weights, device, streams, machine)
     # Before rounding: PEFT draws an adapter in the dtype of the weight that it is for.
-    model = with_lora(network, job_lora(job), job.run.seed, device).train()
+    model = with_lora(network, config, job.run.seed, device).train()
     _narrow(job, network, device, streams, machine)
     if not streams and job.zero.stage < 3:
         network.to(device)

@@ -53,7 +53,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
 
     config_of_lora = job_lora(job)
     with lack_told(f"before step {first_step}, worker {dist.get_rank()}", device):
-        model = network_for_training(job, Checkpoint(job.model.path), device, largest_bucket(assignment.plan, job), note)
+        model = network_for_training(job, config_of_lora, Checkpoint(job.model.path), device, largest_bucket(assignment.plan, job), note)
         engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     folder = Path(job.run.folder)

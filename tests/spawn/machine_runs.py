@@ -15,7 +15,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.model.flow import clip_losses
 from ray_s2v.ranks import Machine, everyone
 from ray_s2v.schema import Bucket
-from ray_s2v.training.network import Checkpoint, network_for_training
+from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
 from tests.jobs import changed
 from tests.spawn.zero_runs import tiny_batch
 
@@ -37,7 +37,7 @@ def streamed(rank: int, checkpoint: Path, settings: dict[str, Any]) -> dict[str,
     """The losses and gradients of one batch by a network as a worker gets it."""
     job = Job.model_validate(changed({"model.path": str(checkpoint), "training.worker_gpus": 0, **settings}))
     notes: list[str] = []
-    model = network_for_training(job, Checkpoint(str(checkpoint)), CPU, Bucket(64, 64, 8), notes.append)
+    model = network_for_training(job, job_lora(job), Checkpoint(str(checkpoint)), CPU, Bucket(64, 64, 8), notes.append)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
         for name, p in model.named_parameters():

@@ -14,8 +14,8 @@ ROOMS = [
     {"media", "encoders", "model"},
     {"data", "demo", "cluster"},
     {"training", "reporting"},
-    {"benchmark", "tuning"},
-    {"command", "train", "check", "encode", "extract_audio", "bench", "tune"},
+    {"benchmark", "tuning", "validation"},
+    {"command", "train", "check", "encode", "extract_audio", "bench", "tune", "sample"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {
@@ -36,6 +36,7 @@ BESIDE = {
     ("extract_audio", "command"),
     ("bench", "command"),
     ("tune", "command"),
+    ("sample", "command"),
 }
 WITH_RAY = {
     "cluster/join.py",

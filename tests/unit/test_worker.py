@@ -11,7 +11,7 @@ from ray_s2v.model.fused.functions import AS_WRITTEN
 from ray_s2v.model.fused.residence import Resident, Streamed
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import Bucket, ConfigError
-from ray_s2v.training.network import Checkpoint, network_for_training
+from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
 from tests.spawn.zero_runs import tiny_job
 from tests.tiny import tiny_network
 
@@ -27,7 +27,8 @@ def built(folder: Path, **settings: Any) -> tuple[WanS2VTransformer3DModel, list
         section, name = key.split("__")
         job[section][name] = value
     notes: list[str] = []
-    model = network_for_training(Job.model_validate(job), Checkpoint(str(folder)), CPU, Bucket(64, 64, 8), notes.append)
+    given = Job.model_validate(job)
+    model = network_for_training(given, job_lora(given), Checkpoint(str(folder)), CPU, Bucket(64, 64, 8), notes.append)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     return model.base_model.model, notes
 
