@@ -26,15 +26,18 @@ def check(job: Job, sheet: Path | None = None) -> None:
     from ray_s2v.data.encode import wanted_features
     from ray_s2v.reporting.amd import on_amd
     from ray_s2v.reporting.contact_sheet import draw_contact_sheet
+    from ray_s2v.reporting.outside import check_services
     from ray_s2v.reporting.store import store_table
     from ray_s2v.reporting.summary import clips_summary, run_summary
     from ray_s2v.training.arrangement import largest_bucket
     from ray_s2v.training.fits import fits
     from ray_s2v.training.prepare import prepare
+    from ray_s2v.validation.scenes import with_scenes
 
     if job.training.worker_gpus and ((job.training.accelerator_type or "").startswith(AMD) or torch.version.hip):
         say(on_amd(job))
-    prepared = prepare(job, say)
+    check_services(job)
+    prepared = prepare(with_scenes(job), say)
     job = prepared.job
     say(dump_job(job))
     say(clips_summary(job, prepared.plan, prepared.discovery))

@@ -10,37 +10,58 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from ray_s2v.command import command, say
 from ray_s2v.config.job import Job
-from ray_s2v.schema import ConfigError
+from ray_s2v.config.validation import Scene
+from ray_s2v.schema import ConfigError, RunStopped
 
 
 def sample(job: Job, options: argparse.Namespace) -> None:
     """Makes the video; returns when it is written."""
+    scene = _scene(options)
     if options.out.suffix.lower() != ".mp4" or not options.out.absolute().parent.is_dir():
         raise ConfigError(f"--out {options.out}: must be a .mp4 in a folder that is there")
     # Imported when the job has been read: torch takes seconds, a typing mistake should not.
     import torch
+    from transformers.utils import logging
 
-    from ray_s2v.validation.video import Scene, check_scene, make_video
+    from ray_s2v.model.lora import ADAPTER_FILE
+    from ray_s2v.reporting.terminal import Count
+    from ray_s2v.validation.video import check_scene, for_one, make_videos
 
-    scene = Scene(options.picture, options.speech, options.prompt, options.seconds)
-    check_scene(scene)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if options.adapter and not (options.adapter / ADAPTER_FILE).is_file():
+        raise ConfigError(f"--adapter {options.adapter}: holds no {ADAPTER_FILE}; a run's is in its folders adapter and checkpoints/step_N")
     if job.demo:
         from ray_s2v.demo import prepare_demo
 
         prepare_demo(job.demo)
-    device = torch.device("cuda" if job.training.worker_gpus else "cpu")
-    make_video(job, scene, options.adapter, options.weight, options.out, device, say)
+    check_scene(scene)
+    on_gpu = job.training.worker_gpus > 0
+    device = torch.device("cuda" if on_gpu else "cpu")
+    failed = make_videos(for_one(job, float(on_gpu)), {options.out: scene}, options.adapter, options.weight, device, say, Count().show)
+    if failed:
+        raise RunStopped(f"{options.out} was not made: {failed[options.out]}")
     say(f"done: the video is {options.out}")
+
+
+def _scene(options: argparse.Namespace) -> Scene:
+    given = {name: getattr(options, name) for name in ("picture", "speech", "prompt", "seconds")}
+    try:
+        return Scene(name="steps", **given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"--{mistake['loc'][0]}: {mistake['msg']}" for mistake in error.errors())) from error
 
 
 def _main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m ray_s2v.sample", description="A video from a picture, a prompt and speech.")
     parser.add_argument("job", metavar="JOB.yaml")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as sampling.steps=20")
-    parser.add_argument("--picture", type=Path, required=True)
-    parser.add_argument("--speech", type=Path, required=True, help="a file with sound")
+    parser.add_argument("--picture", required=True, help="a picture, or a video, whose first picture it is")
+    parser.add_argument("--speech", required=True, help="a file with sound; a video, maybe")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--out", type=Path, required=True, help="the .mp4 to write")
     parser.add_argument("--adapter", type=Path, help="the folder of a run's adapter or checkpoint; none: the network as it is")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray_s2v.config.job import Job
 from ray_s2v.config.sweep import WHICH_CLIPS, Sweep
+from ray_s2v.config.tracking import Tracking
 from ray_s2v.job_file import A_JOB, job_of
 from ray_s2v.schema import ConfigError
 from ray_s2v.settings_file import override, read_override, read_settings, set_value, told, validated
@@ -121,6 +122,7 @@ def _wrong_for(sweep: Sweep, job: Job) -> list[str]:
             mistakes.append(f"space.{key}: {WHICH_CLIPS}")
     if not any(source.is_eval for source in job.data.sources):
         mistakes.append("job: trials are compared by the loss of clips that are held out: give is_eval: true to a source of its own")
+    mistakes += _done_by_no_trial(job)
     steps, held_out = job.training.steps, job.held_out.every
     if steps is None:
         return [*mistakes, "job: a sweep counts steps: give training.steps and not training.epochs, in the job or in set"]
@@ -140,3 +142,15 @@ def _wrong_for(sweep: Sweep, job: Job) -> list[str]:
         if every >= steps:
             mistakes.append(f"pbt.every_steps {every} must be below training.steps {steps}: else no trial changes")
     return mistakes
+
+
+def _done_by_no_trial(job: Job) -> Iterator[str]:
+    """Sections that a run obeys and a trial would not."""
+    wanted = {
+        "validation: null": job.validation,
+        "tracking: {}": job.tracking != Tracking(),
+        "webhooks: []": job.webhooks,
+        "hub: null": job.hub,
+    }
+    if given := [words for words, is_wanted in wanted.items() if is_wanted]:
+        yield f"job: trials make no videos and tell no services; give in set {', '.join(given)}, and train the best job with them"

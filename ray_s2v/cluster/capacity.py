@@ -14,6 +14,7 @@ from ray_s2v.schema import ConfigError
 
 TYPE = "accelerator_type:"  # before the name of each kind of GPU among a node's resources
 NEARLY = 1e-6  # what sums of fractions may be off by
+VIDEOS = "maker of videos"
 
 
 class Asked(NamedTuple):
@@ -43,11 +44,20 @@ class Asked(NamedTuple):
 
 
 def for_training(job: Job, with_encoders: bool) -> list[Asked]:
-    """The workers, one row being fetched, and the least of each encoder's actors where they run beside it."""
+    """The workers, one row being fetched, the least of each encoder's actors where they run beside it, and the videos' process."""
     training = job.training
     reserved = (training.worker_cpus, training.worker_gpus, training.accelerator_type)
     workers = Asked("worker", "training.workers", "training.worker_", training.workers, *reserved)
-    return [workers, for_decoding(job), *(_for_encoder(job, kind) for kind in ("video", "speech", "text") if with_encoders)]
+    encoders = [_for_encoder(job, kind) for kind in ("video", "speech", "text") if with_encoders]
+    return [workers, for_decoding(job), *encoders, *for_validation(job)]
+
+
+def for_validation(job: Job) -> list[Asked]:
+    """The process that makes videos beside the workers, where there is one."""
+    if not (settings := job.validation):
+        return []
+    setting = "validation.gpus" if settings.gpus else "validation.cpus"
+    return [Asked(VIDEOS, setting, "validation.", 1, settings.cpus, settings.gpus, settings.accelerator_type)]
 
 
 def for_encoding(job: Job, kind: str) -> list[Asked]:
@@ -80,9 +90,19 @@ def holds(resources: Resources, one: Asked) -> int:
 
 def check(asked: Sequence[Asked], there: Supply) -> None:
     """Raises ConfigError, in words, where the cluster can never give all that is asked. What passes may still have to wait for nodes."""
-    wrong = [short for one in asked for short in _short(one, there)] or list(_too_little(asked, there))
-    if wrong:
-        raise ConfigError("\n".join([*wrong, "The cluster:", *described(there)]))
+    if wrong := _wrong(asked, there):
+        raise ConfigError("\n".join([*wrong, *_without_videos(asked, there), "The cluster:", *described(there)]))
+
+
+def _wrong(asked: Sequence[Asked], there: Supply) -> list[str]:
+    return [short for one in asked for short in _short(one, there)] or list(_too_little(asked, there))
+
+
+def _without_videos(asked: Sequence[Asked], there: Supply) -> Iterator[str]:
+    """What to do where all else has room."""
+    rest = [one for one in asked if one.name != VIDEOS]
+    if len(rest) < len(asked) and not _wrong(rest, there):
+        yield "All else has room: leave validation out and make videos later, by `python -m ray_s2v.sample`; or give validation.gpus=0"
 
 
 def _short(one: Asked, there: Supply) -> Iterator[str]:

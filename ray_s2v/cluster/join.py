@@ -40,6 +40,11 @@ def join_cluster() -> None:
     context.enable_progress_bars = False
 
 
+def leave_cluster() -> None:
+    """Leaves it, or ends what was started on this machine; what this process ran there ends."""
+    ray.shutdown()
+
+
 def _address() -> str:
     """The cluster that RAY_ADDRESS names or that `ray start` left running on this machine; "local" if there is none.
 

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ray_s2v.config.hub import Hub
+from ray_s2v.config.sampling import Sampling
 from ray_s2v.config.section import Amount, AutoOrBool, Count, Positive, Section, Share, Text, Whole, refuse
 from ray_s2v.config.source import Source
-from ray_s2v.schema import FRAMES_PER_LATENT, MIN_SIDE, SIZE_MULTIPLE
+from ray_s2v.config.tracking import Tracking, Webhook
+from ray_s2v.config.validation import Validation
 
 # How Ray names AMD's GPUs, and those of them that have the float8 of its `fnuz` kind.
 AMD = "AMD-"
@@ -216,39 +219,6 @@ class HeldOut(Section):
     levels: Count = 4  # of noise; at each, a clip goes through the network with its sound, without, and with another's
 
 
-class Sampling(Section):
-    """How videos are made of what is learnt."""
-
-    size: Annotated[str, Field(pattern=r"^\d+x\d+$")] = "832x480"
-    num_frames: Count = 80  # of a clip, at 16 a second
-    solver: Literal["unipc", "euler"] = "unipc"
-    steps: Count = 40
-    shift: Positive = 3.0
-    guidance: Annotated[float, Field(ge=1)] = 4.5  # 1: none, in half the time
-    negative_prompt: str = (  # the official one
-        "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，"
-        "畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
-    )
-    seed: Whole = 42
-
-    @model_validator(mode="after")
-    def _shapes(self) -> Sampling:
-        refuse(self._wrong_shapes())
-        return self
-
-    def _wrong_shapes(self) -> Iterator[str]:
-        if any(side % SIZE_MULTIPLE or side < MIN_SIDE for side in self.sides):
-            yield f"size {self.size}: both sides must be multiples of {SIZE_MULTIPLE} from {MIN_SIDE} on"
-        if self.num_frames % FRAMES_PER_LATENT:
-            yield f"num_frames {self.num_frames} must be a multiple of {FRAMES_PER_LATENT}"
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Width and height."""
-        width, _, height = self.size.partition("x")
-        return int(width), int(height)
-
-
 class Checkpoint(Section):
     every: Count = 100  # steps
     keep: Count = 3
@@ -271,10 +241,14 @@ class Job(Section):
     held_out: HeldOut = HeldOut()
     checkpoint: Checkpoint = Checkpoint()
     sampling: Sampling = Sampling()
+    validation: Validation | None = None
+    tracking: Tracking = Tracking()
+    webhooks: list[Webhook] = Field(default=[])
+    hub: Hub | None = None
 
     @model_validator(mode="after")
     def _forms_agree(self) -> Job:
-        refuse([*self._wrong_forms(), *self._wrong_on_amd()])
+        refuse([*self._wrong_forms(), *self._wrong_on_amd(), *self._wrong_validation()])
         return self
 
     def _wrong_forms(self) -> Iterator[str]:
@@ -315,3 +289,16 @@ class Job(Section):
             yield f"model.attention cudnn is NVIDIA's, but training.accelerator_type is {kind}: give auto, flash or sdpa"
         if self.model.base_precision == "fp8" and not kind.startswith(AMD_WITH_FLOAT8):
             yield f"model.base_precision fp8 is in MI300's format on AMD's GPUs, which {kind} has not: give int8 or bf16"
+
+    def _wrong_validation(self) -> Iterator[str]:
+        if not self.validation:
+            return
+        if self.validation.every % self.checkpoint.every:
+            yield (
+                f"validation.every {self.validation.every} must be a multiple of checkpoint.every {self.checkpoint.every}: "
+                "videos are made from checkpoints"
+            )
+        if not self.validation.gpus:
+            for key, value in (("base_precision", self.model.base_precision), ("attention", self.model.attention)):
+                if value in ("fp8", "cudnn", "flash"):
+                    yield f"model.{key} {value} runs on GPUs, but validation.gpus is 0: give a share of one"

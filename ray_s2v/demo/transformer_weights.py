@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -46,8 +47,7 @@ CONFIG = {
 
 
 def save_transformer(folder: Path, seed: int = 0) -> None:
-    """config.json, two shards and their index, as the official repository holds them, in bf16."""
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=2))
+    """A network with random weights, as `save_checkpoint` leaves it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = WanS2VTransformer3DModel(
@@ -60,12 +60,18 @@ def save_transformer(folder: Path, seed: int = 0) -> None:
             ffn_dim=128,
             num_layers=4,
         )
+    save_checkpoint(model, CONFIG, folder, NUM_SHARDS)
+
+
+def save_checkpoint(model: WanS2VTransformer3DModel, config: dict[str, Any], folder: Path, num_shards: int) -> None:
+    """config.json, so many shards and their index, as the official repository holds them, in bf16."""
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
     tensors = {official_name(name): tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     names = sorted(tensors)
     weight_map: dict[str, str] = {}
-    for shard in range(NUM_SHARDS):
-        file = f"{WEIGHTS}-{shard + 1:05}-of-{NUM_SHARDS:05}.safetensors"
-        held = names[shard::NUM_SHARDS]
+    for shard in range(num_shards):
+        file = f"{WEIGHTS}-{shard + 1:05}-of-{num_shards:05}.safetensors"
+        held = names[shard::num_shards]
         save_file({name: tensors[name] for name in held}, folder / file)
         weight_map |= dict.fromkeys(held, file)
     index = {"metadata": {"total_size": sum(t.numel() * 2 for t in tensors.values())}, "weight_map": weight_map}

@@ -54,10 +54,19 @@ def open_media(place: str) -> Iterator[InputContainer]:
 
 def video_stream(container: InputContainer) -> VideoStream:
     """The first picture track that is not a cover. Raises ClipError without one."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
+    if streams := _pictures(container):
+        return streams[0]
     raise ClipError("no video stream")
+
+
+def has_pictures(place: str) -> bool:
+    """Whether a file is a video, rather than sound, with or without a cover. Raises ClipError as open_media does."""
+    with open_media(place) as container:
+        return bool(_pictures(container))
+
+
+def _pictures(container: InputContainer) -> list[VideoStream]:
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def audio_stream(container: InputContainer) -> AudioStream:

@@ -31,10 +31,17 @@ def sound_pieces(audio: str, video: str, begin: int = 0) -> Iterator[Piece]:
     sound file's own clock. What comes before zero has negative numbers. Gaps are left out; where pieces overlap the later one holds.
     Raises ClipError for a file without sound or picture, and damaged sound.
     """
-    zero = time_of(first_picture(video)) if audio == video else _own_zero(audio)
+    zero = _zero(audio, video)
     frames = _decoded(audio, zero, zero + Fraction(begin, SAMPLE_RATE) - PRE_ROLL_S)
     for _, run in groupby(frames, key=_RunNumber()):
         yield from _placed(run, zero)
+
+
+def stored_pieces(audio: str, video: str) -> Iterator[tuple[Fraction, AudioFrame]]:
+    """The sound as it is stored, each piece with the moment on the same clock at which it begins. Raises ClipError as sound_pieces does."""
+    zero = _zero(audio, video)
+    for frame in _decoded(audio, zero, zero):
+        yield time_of(frame) - zero, frame
 
 
 def heard_from(begin: int, pieces: Iterable[Piece]) -> Iterator[Piece]:
@@ -49,8 +56,10 @@ def heard_from(begin: int, pieces: Iterable[Piece]) -> Iterator[Piece]:
         raise ClipError(f"the sound ends before {begin / SAMPLE_RATE:g} s" if begin else "no sound while there are pictures")
 
 
-def _own_zero(audio: str) -> Fraction:
-    """Where the clock of a file of sound begins."""
+def _zero(audio: str, video: str) -> Fraction:
+    """The first picture's moment on the file's clock where the sound is in the video; where the clock of a file of sound begins."""
+    if audio == video:
+        return time_of(first_picture(video))
     with open_media(audio) as container:
         stream = audio_stream(container)
         return (stream.start_time or 0) * tick_of(stream) if container.format.name == WITHOUT_CLOCK else Fraction(0)

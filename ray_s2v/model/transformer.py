@@ -232,7 +232,7 @@ class WanS2VTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         segments = [grid.flatten(2).transpose(1, 2), self.patch_embedding(reference.to(dtype)).flatten(2).transpose(1, 2)]
         if motion is not None:
             segments.append(self.frame_packer(motion.to(dtype), add_last_motion))
-        labels = torch.cat([torch.full((segment.shape[1],), label) for label, segment in enumerate(segments)]).to(latents.device)
+        labels = torch.cat([torch.full((segment.shape[1],), label, device=latents.device) for label, segment in enumerate(segments)])
         return torch.cat([s.float() for s in segments], dim=1) + self.trainable_condition_mask(labels), segments[0].shape[1]
 
     def _layer(

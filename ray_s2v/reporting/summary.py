@@ -58,6 +58,9 @@ def run_summary(job: Job, plan: Plan, held_out: Sequence[PlanRow], features: Fea
         f"ZeRO-{job.zero.stage}, {job.model.base_precision}",
         f"an epoch is {plan.steps_per_epoch} steps" + (f" and leaves out {left_out} clips, others each time" if left_out else ""),
     ]
+    if job.validation:
+        scenes = len(job.validation.all_scenes())
+        lines.append(f"videos of {scenes} scenes are made every {job.validation.every} steps, beside training")
     if held_out:
         settings, clips = job.held_out, {row["clip_id"] for row in held_out}
         lines.append(

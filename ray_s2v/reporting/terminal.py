@@ -30,6 +30,8 @@ class Progress:
         """Takes what training/driver.py's run_training reports."""
         if "held_out" in record:
             self.note(held_out_line(record["held_out"]))
+        elif "validation" in record:
+            self.note(validation_line(record["validation"]))
         elif "checkpoint" not in record:
             self._show_step(record)
 
@@ -75,6 +77,13 @@ def held_out_line(record: dict[str, Any]) -> str:
         parts.append(f"with another's {record['worse_with_other_sound']:+.4f}")
     parts += [f"{clip} could not be read: {reason}" for clip, reason in record["unreadable"].items()]
     return "  ".join(parts)
+
+
+def validation_line(record: dict[str, Any]) -> str:
+    """Which videos there are after so many steps, and where, and why others are not."""
+    videos = list(record["videos"].values())
+    parts = [f"videos after {record['step']} steps: {', '.join(videos) or 'none'}"]
+    return "  ".join(parts + [f"{name} failed: {reason}" for name, reason in record["failed"].items()])
 
 
 @dataclass

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray.data
 import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
-from ray_s2v.cluster.capacity import for_training
+from ray_s2v.cluster.capacity import for_training, for_validation
 from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
-from ray_s2v.schema import ConfigError, RunStopped, UserError
+from ray_s2v.schema import RunStopped, UserError
 from ray_s2v.training.amd_devices import TorchConfigForAmd
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
@@ -30,20 +29,30 @@ if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared
 
 
-def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> Path:
+class Beside(Protocol):
+    """What is done with a run's checkpoints beside training."""
+
+    def hear(self, record: dict[str, Any]) -> None:
+        """Takes what `report` of run_training gets."""
+
+    def look(self) -> None:
+        """Is called again and again while the run goes on."""
+
+    def finish(self) -> None:
+        """Comes to an end when training has. Raises KeyboardInterrupt."""
+
+
+def run_training(
+    prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None], beside: Beside | None = None
+) -> Path:
     """Trains to the end and returns the folder of the final adapter. On the driver, `report` gets each step's record, and after it,
     where there is one, {"held_out": its HeldOut and step} and {"checkpoint": its step}; `note` what else a person should know.
 
-    Raises RunStopped, KeyboardInterrupt, and ConfigError if another run is using the folder or a worker cannot do as the job says.
+    The caller is alone in the folder (run_folder.py). Raises RunStopped, KeyboardInterrupt, and ConfigError if a worker cannot do as the
+    job says.
     """
     job = prepared.job
     folder = Path(job.run.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("w")  # given up when this process ends, however it ends
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(f"run.folder: {folder} is in use by another run") from error
     (folder / "job.yaml").write_text(dump_job(job), encoding="utf-8")
     (folder / "rejected.csv").write_text(rejected_csv(prepared.discovery.rejected), encoding="utf-8")
     assignment = Assignment(
@@ -56,21 +65,23 @@ def run_training(prepared: Prepared, report: Callable[[dict[str, Any]], None], n
         prepared.start_from,
     )
     if assignment.first_step() < prepared.num_steps:
-        _fit(assignment, report, note)
+        _fit(assignment, report, note, beside)
     elif last := assignment.resume_from():
         # The run may have been killed between its last checkpoint and its adapter.
         from ray_s2v.model.lora import load_adapter
         from ray_s2v.training.checkpoint import save_final_adapter
 
         save_final_adapter(folder / "adapter", *load_adapter(last))
+    if beside:
+        beside.finish()
     return folder / "adapter"
 
 
-def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None]) -> None:
+def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None], beside: Beside | None) -> None:
     job = assignment.job
     records = open_relay()
     asked = for_training(job, assignment.features.streams)
-    waiting = Waiting(asked, note)
+    waiting = Waiting([one for one in asked if one not in for_validation(job)], note)  # which asks for its room when it is due
 
     def show(record: dict[str, Any]) -> None:
         if "note" in record:
@@ -78,10 +89,14 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
         else:
             waiting.only(asked[:1])  # the encoders end before the workers do, and their nodes may go
             report(record)
+            if beside:
+                beside.hear(record)
 
     def meanwhile() -> None:
         pass_on(records, show, wait_s=0.5)
         waiting.look()
+        if beside:
+            beside.look()
 
     trainer = TorchTrainer(
         partial(_work, records=records),

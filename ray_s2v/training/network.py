@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def network_for_training(
-    job: Job, config: LoraConfig, weights: Weights, device: torch.device, largest: Bucket, note: Callable[[str], None]
+    job: Job, config: LoraConfig, weights: Weights, device: torch.device, largest: Bucket, note: Callable[[str], object]
 ) -> PeftModel:
     """The network with a fresh adapter, on `device` or beside it as the job's settings and the device's memory say.
 
@@ -163,7 +163,7 @@ def _fast_form(
     device: torch.device,
     arrangement: Arrangement,
     machine: Machine,
-    note: Callable[[str], None],
+    note: Callable[[str], object],
 ) -> FastForm:
     model, dtype = job.model, DTYPES[job.model.base_precision]
     candidates = kernels(model.attention, on_amd=torch.version.hip is not None)

@@ -10,12 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray_s2v.job_file import load_job
 from ray_s2v.schema import RunStopped, UserError
 from ray_s2v.training.driver import run_training
 from ray_s2v.training.prepare import prepare
+from ray_s2v.training.run_folder import alone_in
 
 
 def main(path: str) -> int:
@@ -27,7 +29,9 @@ def main(path: str) -> int:
         tell({"note": text})
 
     try:
-        run_training(prepare(load_job(path), note), tell, note)
+        prepared = prepare(load_job(path), note)
+        with alone_in(Path(prepared.job.run.folder)):
+            run_training(prepared, tell, note)
     except (UserError, RunStopped) as error:
         tell({"failed": str(error)})
         return 1

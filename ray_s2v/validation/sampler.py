@@ -8,20 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ray_s2v.config.job import Sampling
+from ray_s2v.config.sampling import Sampling
 from ray_s2v.encoders.vae import VideoEncoder
 from ray_s2v.model.flow import VelocityModel
-from ray_s2v.schema import FRAMES_PER_LATENT, HISTORY_FRAMES, LATENT_CHANNELS, LATENT_STRIDE
+from ray_s2v.schema import FRAMES_PER_LATENT, HISTORY_FRAMES, LATENT_CHANNELS
 from ray_s2v.validation.schedulers import scheduler_of
 
-LOST_FRAMES = FRAMES_PER_LATENT - 1  # at the beginning of a video: its first latent of four frames has no true one before it
+PICTURE_FRAMES = 6  # of the history before a first clip that goes on from the picture
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a video is to show; all on the device of the network."""
 
-    reference: Tensor  # [1, 16, 1, h, w]
+    picture: Tensor  # [height, width, 3] in [-1, 1]
+    reference: Tensor  # [1, 16, 1, height / 8, width / 8], the picture's latents
     text: Tensor  # [length, text_dim]
     negative: Tensor  # likewise, of what it is not to show
     speech: Tensor  # [25, audio_dim, frames], of the whole sound at 16 frames a second
@@ -32,21 +33,32 @@ def num_clips(num_frames: int, settings: Sampling) -> int:
     return -(-num_frames // settings.num_frames)
 
 
-def sampled_clips(
-    network: VelocityModel, vae: VideoEncoder, shown: Conditions, clips: int, settings: Sampling, tell: Callable[[int, int, Tensor], object]
-) -> Iterator[Tensor]:
-    """The frames of each clip in turn, [frames, height, width, 3] in [-1, 1]: of the first one LOST_FRAMES fewer than of the others.
+def lost_frames(settings: Sampling) -> int:
+    """How many frames of the sound at its beginning the video has no pictures for: frame i of it shows frame i + lost of the sound.
 
-    Frame i of the whole video belongs to frame i + LOST_FRAMES of the sound. `tell` gets clip, steps done and the latents so far.
+    The first latent of four frames has no true one before it, so the first three of these are thrown away.
     """
+    return 0 if settings.init_first_frame else FRAMES_PER_LATENT - 1
+
+
+def sampled_clips(
+    network: VelocityModel, vae: VideoEncoder, shown: Conditions, settings: Sampling, tell: Callable[[int, int, Tensor], object]
+) -> Iterator[Tensor]:
+    """The frames of each clip in turn, [frames, height, width, 3] in [-1, 1]: of the first one `lost_frames` fewer than of the others.
+
+    The last clip may go on after the sound has ended. `tell` gets clip, steps done and the latents so far.
+    """
+    clips = num_clips(shown.speech.shape[-1], settings)
     speech = _padded(shown.speech, clips * settings.num_frames)
-    history = torch.zeros(HISTORY_FRAMES, *(LATENT_STRIDE * side for side in shown.reference.shape[-2:]), 3)
+    history = shown.picture.new_zeros(HISTORY_FRAMES, *shown.picture.shape)
+    if settings.init_first_frame:
+        history[-PICTURE_FRAMES:] = shown.picture
     for clip in range(clips):
-        motion = vae.encode_scaled(history).to(shown.reference.device) if clip else None
+        motion = vae.encode_scaled(history) if clip or settings.init_first_frame else None
         heard = speech[..., clip * settings.num_frames : (clip + 1) * settings.num_frames]
         latents = sampled_latents(network, shown, motion, heard, settings, clip, tell)
         frames = decoded(vae, latents, shown.reference[0], motion)
-        history = torch.cat([history, frames.to(history.device)])[-HISTORY_FRAMES:]
+        history = torch.cat([history, frames])[-HISTORY_FRAMES:]
         yield frames
 
 
@@ -82,12 +94,12 @@ def sampled_latents(
 
 
 def decoded(vae: VideoEncoder, latents: Tensor, reference: Tensor, motion: Tensor | None) -> Tensor:
-    """The frames of a clip's latents, [frames, height, width, 3] in [-1, 1]: all of a continuation, of a first clip LOST_FRAMES fewer.
+    """The frames of a clip's latents, [frames, height, width, 3] in [-1, 1]: all of a continuation, of a first clip three fewer.
 
     The decoder is causal: the reference picture stands before a first clip, the motion latents before a continuation.
     """
     before = reference if motion is None else motion
-    lost = LOST_FRAMES if motion is None else 0
+    lost = FRAMES_PER_LATENT - 1 if motion is None else 0
     frames = vae.decode(torch.cat([before, latents], dim=1))
     return frames[FRAMES_PER_LATENT * before.shape[1] - 3 + lost :].clamp(-1, 1)
 

@@ -15,7 +15,7 @@ ROOMS = [
     {"data", "demo", "cluster"},
     {"training", "reporting"},
     {"benchmark", "tuning", "validation"},
-    {"command", "train", "check", "encode", "extract_audio", "bench", "tune", "sample"},
+    {"command", "train", "check", "encode", "extract_audio", "bench", "tune", "sample", "report", "push"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {
@@ -37,6 +37,8 @@ BESIDE = {
     ("bench", "command"),
     ("tune", "command"),
     ("sample", "command"),
+    ("report", "command"),
+    ("push", "command"),
 }
 WITH_RAY = {
     "cluster/join.py",
@@ -54,6 +56,7 @@ WITH_RAY = {
     "tuning/search.py",
     "tuning/trial.py",
     "tuning/watch.py",
+    "validation/making.py",
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

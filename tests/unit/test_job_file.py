@@ -10,8 +10,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ray_s2v.config.hub import Hub
 from ray_s2v.config.job import Encoder, Job, Pool
+from ray_s2v.config.section import Section
 from ray_s2v.config.source import Source
+from ray_s2v.config.tracking import Webhook, WeightsAndBiases
+from ray_s2v.config.validation import Scene, Validation
 from ray_s2v.job_file import dump_job, load_job
 from ray_s2v.schema import ConfigError
 from tests.jobs import SETTINGS, SHIPPED, changed, load, mistakes
@@ -96,10 +100,10 @@ def test_did_you_mean_at_every_level(tmp_path: Path, key: str, hint: str) -> Non
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("data.num_frames", "there is data.sources.0.num_frames"),
+        ("data.num_frames", "there is data.sources.0.num_frames and sampling.num_frames"),
         ("data.sources.0.max_rejected", "there is data.max_rejected"),
         ("learning_rate", "there is training.learning_rate"),
-        ("training.seed", "there is run.seed and demo.seed"),
+        ("training.seed", "there is run.seed and demo.seed and sampling.seed"),
         ("training.max", "there is encoders.vae.actors.max and encoders.speech.actors.max and encoders.text.actors.max"),
         ("data.sources.0.minimum_image_size", "here it is min_size"),
         ("data.sources.0.instance_data_dir", "here it is path"),
@@ -372,7 +376,8 @@ def test_every_job_survives_its_dump(tmp_path: Path, folder: str, path: str, tar
     assert load(tmp_path, dump_job(job)) == job
 
 
-SECTIONS = [Job, *(type(section) for _, section in Job.model_validate(SETTINGS) if section is not None), Source, Encoder, Pool]
+SECTIONS = [Job, *(type(section) for _, section in Job.model_validate(SETTINGS) if isinstance(section, Section))]
+SECTIONS += [Source, Encoder, Pool, Validation, Scene, Webhook, WeightsAndBiases, Hub]
 KEYS = st.sampled_from(sorted({name for section in SECTIONS for name in section.model_fields} | {"path", "vae", "0", "1", "2", "-1", "x"}))
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | KEYS,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ray_s2v.config.job import Sampling
+from ray_s2v.config.sampling import Sampling
 from ray_s2v.demo.encoder_weights import save_vae
 from ray_s2v.encoders.vae import VideoEncoder
 from ray_s2v.schema import HISTORY_FRAMES
-from ray_s2v.validation.sampler import LOST_FRAMES, Conditions, decoded, num_clips, sampled_clips, sampled_latents
+from ray_s2v.validation.sampler import Conditions, decoded, lost_frames, num_clips, sampled_clips, sampled_latents
 from tests.tiny import TINY, tiny_network
 
 QUICK = Sampling(size="64x64", steps=3, num_frames=8, seed=0)
@@ -28,6 +28,7 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> VideoEncoder:
 def conditions(frames: int = 8) -> Conditions:
     draw = torch.Generator().manual_seed(3)
     return Conditions(
+        picture=torch.rand(64, 64, 3, generator=draw) * 2 - 1,
         reference=torch.randn(1, 16, 1, 8, 8, generator=draw),
         text=torch.randn(5, TINY["text_dim"], generator=draw),
         negative=torch.randn(3, TINY["text_dim"], generator=draw),
@@ -58,7 +59,7 @@ def test_frames_of_a_first_clip_and_of_a_continuation(vae: VideoEncoder) -> None
     draw = torch.Generator().manual_seed(0)
     latents, reference, motion = (torch.randn(16, frames, 8, 8, generator=draw) for frames in (2, 1, 19))
     first, later = decoded(vae, latents, reference, None), decoded(vae, latents, reference, motion)
-    assert (len(first), len(later)) == (8 - LOST_FRAMES, 8)
+    assert (len(first), len(later)) == (5, 8)
     assert torch.equal(first, vae.decode(torch.cat([reference, latents], 1))[4:].clamp(-1, 1))
     assert torch.equal(later, vae.decode(torch.cat([motion, latents], 1))[73:].clamp(-1, 1))
     with_more = decoded(vae, torch.cat([latents, latents], 1), reference, None)
@@ -67,7 +68,7 @@ def test_frames_of_a_first_clip_and_of_a_continuation(vae: VideoEncoder) -> None
 
 def test_each_clip_goes_on_from_the_frames_before_it(vae: VideoEncoder) -> None:
     field, shown = Field(), conditions(frames=20)
-    clips = list(sampled_clips(field, vae, shown, num_clips(20, QUICK), but(guidance=1.0), ignore))
+    clips = list(sampled_clips(field, vae, shown, but(guidance=1.0), ignore))
     assert [len(frames) for frames in clips] == [5, 8, 8]
     assert len(field.asked) == 3 * QUICK.steps
     first, second, third = (field.asked[clip * QUICK.steps : (clip + 1) * QUICK.steps] for clip in range(3))
@@ -78,9 +79,25 @@ def test_each_clip_goes_on_from_the_frames_before_it(vae: VideoEncoder) -> None:
         assert all(torch.equal(one["motion"][0], expected) for one in asked)
 
 
+def test_a_first_clip_can_go_on_from_the_picture(vae: VideoEncoder) -> None:
+    field, shown = Field(), conditions(frames=16)
+    settings = but(guidance=1.0, init_first_frame=True)
+    clips = list(sampled_clips(field, vae, shown, settings, ignore))
+    assert [len(frames) for frames in clips] == [8, 8]
+    assert lost_frames(settings) == 0
+    history = torch.zeros(HISTORY_FRAMES, 64, 64, 3)
+    history[67:] = shown.picture
+    assert torch.equal(field.asked[0]["motion"][0], vae.encode_scaled(history))
+    assert torch.equal(field.asked[-1]["motion"][0], vae.encode_scaled(torch.cat([history, clips[0]])[-HISTORY_FRAMES:]))
+
+
+def test_how_many_clips_show_a_sound() -> None:
+    assert [num_clips(frames, QUICK) for frames in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
+
+
 def test_each_clip_hears_its_own_sound_and_silence_after_the_end(vae: VideoEncoder) -> None:
     field, shown = Field(), conditions(frames=20)
-    list(sampled_clips(field, vae, shown, 3, but(guidance=1.0), ignore))
+    list(sampled_clips(field, vae, shown, but(guidance=1.0), ignore))
     for clip in range(3):
         heard = field.asked[clip * QUICK.steps]["audio"][0]
         own = shown.speech[..., 8 * clip : 8 * clip + 8]
@@ -126,7 +143,7 @@ def test_the_seed_decides(vae: VideoEncoder) -> None:
 
     def video(settings: Sampling) -> Tensor:
         told.clear()
-        return torch.cat(list(sampled_clips(model, vae, shown, 2, settings, lambda clip, step, _: told.append((clip, step)))))
+        return torch.cat(list(sampled_clips(model, vae, shown, settings, lambda clip, step, _: told.append((clip, step)))))
 
     once = video(QUICK)
     assert told == [(clip, step) for clip in range(2) for step in (1, 2, 3)]

@@ -29,7 +29,7 @@ class Functions:
 AS_WRITTEN = Functions(block_forward, block_pullback, injection_forward, injection_pullback)
 
 
-def compiled(note: Callable[[str], None], is_wanted: bool = False) -> Functions:
+def compiled(note: Callable[[str], object], is_wanted: bool = False) -> Functions:
     """The functions compiled at their first use with tensors of a shape, once for all blocks.
 
     One that does not compile here runs as it is written from then on, and `note` is told; ConfigError if it `is_wanted` compiled.
@@ -40,7 +40,7 @@ def compiled(note: Callable[[str], None], is_wanted: bool = False) -> Functions:
 
 
 class _Compiled:
-    def __init__(self, written: Callable[..., Any], note: Callable[[str], None], is_wanted: bool) -> None:
+    def __init__(self, written: Callable[..., Any], note: Callable[[str], object], is_wanted: bool) -> None:
         self._written, self._note, self._is_wanted = written, note, is_wanted
         self._run = torch.compile(written, fullgraph=True, dynamic=False)
 
