@@ -29,7 +29,8 @@ from ray_s2v.data.features import Features
 from ray_s2v.data.plan import Plan
 from ray_s2v.data.rows import to_row
 from ray_s2v.data.stream import fetch, planned
-from ray_s2v.demo.clips import Recording, random_look, write_clip
+from ray_s2v.demo.clips import Recording, write_clip
+from ray_s2v.demo.faces import random_look
 
 NUM_FILES = 8
 WARM = 24  # rows that are not counted: processes start, and touch the object store's pages for the first time

@@ -23,8 +23,9 @@ import torch
 from diffusers import AutoencoderKLWan
 from transformers import UMT5Config, UMT5EncoderModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
-from ray_s2v.demo.clips import Recording, random_look, write_clip
+from ray_s2v.demo.clips import Recording, write_clip
 from ray_s2v.demo.encoder_weights import save_text_encoder
+from ray_s2v.demo.faces import random_look
 from ray_s2v.encoders.speech import SpeechEncoder
 from ray_s2v.encoders.vae import VideoEncoder
 from ray_s2v.model.transformer import WanS2VTransformer3DModel

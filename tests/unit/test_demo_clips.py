@@ -9,19 +9,17 @@ import pytest
 
 from ray_s2v.data.window import min_history
 from ray_s2v.demo.clips import (
-    MOUTH_COLOUR,
     NUM_CLIPS,
     NUM_HELD_OUT,
     PICTURE_RATES,
     SIZES,
     SOUND_RATES,
     Recording,
-    loudness_at,
     make_clips,
     make_held_out_clips,
-    random_look,
     write_clip,
 )
+from ray_s2v.demo.faces import MOUTH_COLOUR, loudness_at, random_look
 from ray_s2v.media.audio import SoundFacts, measure_audio, read_audio
 from ray_s2v.media.picture import centred
 from ray_s2v.media.probe import VideoFacts, check_sound, mismatch_s, probe_video

@@ -17,8 +17,9 @@ from ray_s2v.data.plan import Plan
 from ray_s2v.data.rows import to_row, to_table
 from ray_s2v.data.stages import EncodeSpeech, EncodeText, EncodeVideo, EncodeWholeSpeech, Stage
 from ray_s2v.data.store import stored_keys
-from ray_s2v.demo.clips import Recording, random_look, write_clip
+from ray_s2v.demo.clips import Recording, write_clip
 from ray_s2v.demo.encoder_weights import save_encoders
+from ray_s2v.demo.faces import random_look
 from ray_s2v.encoders.speech import SpeechEncoder, frame_features
 from ray_s2v.encoders.text import TextEncoder
 from ray_s2v.encoders.vae import VideoEncoder

@@ -10,8 +10,9 @@ import torch
 
 from ray_s2v.config.job import Job
 from ray_s2v.config.validation import Scene
-from ray_s2v.demo.clips import Recording, random_look, write_clip
+from ray_s2v.demo.clips import Recording, write_clip
 from ray_s2v.demo.encoder_weights import save_encoders
+from ray_s2v.demo.faces import random_look
 from ray_s2v.demo.transformer_weights import save_transformer
 from ray_s2v.model.lora import adapter_name, load_adapter
 from ray_s2v.schema import Bucket

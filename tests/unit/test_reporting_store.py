@@ -16,8 +16,9 @@ from ray_s2v.data.plan import Plan
 from ray_s2v.data.rows import to_table
 from ray_s2v.data.stages import EncodeText, EncodeVideo, EncodeWholeSpeech, Stage
 from ray_s2v.data.store import save, stored_keys
-from ray_s2v.demo.clips import Recording, random_look, write_clip
+from ray_s2v.demo.clips import Recording, write_clip
 from ray_s2v.demo.encoder_weights import save_encoders
+from ray_s2v.demo.faces import random_look
 from ray_s2v.reporting.store import expected_bytes, size, store_table
 from ray_s2v.schema import Bucket, Clip, Media
 from tests.plans import clip, job

@@ -47,7 +47,7 @@ def sync(line: str) -> None:
     """Runs the command that a line of ours names."""
     command = line.split("`")[1].split()
     assert command[0] == "wandb"
-    subprocess.run([WANDB, *command[1:]], check=True, capture_output=True, timeout=60)
+    subprocess.run([WANDB, *command[1:]], check=True, capture_output=True, timeout=60, cwd=Path(command[-1]).parent)
 
 
 def processes(url: str) -> list[str]:
