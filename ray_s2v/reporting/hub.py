@@ -35,9 +35,9 @@ class NotPushed(Exception):
 class Patience:
     """How long a push goes on after failures that may pass."""
 
-    attempts: int = 5
-    first_wait_s: float = 10.0  # three times as long each time: over the five minutes for which the hub counts requests
-    silence_s: float = 60.0  # of the hub within a request
+    attempts: int = 3
+    first_wait_s: float = 5.0  # three times as long each time: a run whose hub is dead is to end; who asked too often pushes later
+    silence_s: float = 30.0  # of the hub within a request
     total_s: float = 3600.0  # all attempts together; a GB takes a quarter of an hour at 10 Mbit a second
 
 
