@@ -51,7 +51,7 @@ def sample(job: Job, options: argparse.Namespace) -> None:
 def _scene(options: argparse.Namespace) -> Scene:
     given = {name: getattr(options, name) for name in ("picture", "speech", "prompt", "seconds")}
     try:
-        return Scene(name="steps", **given)
+        return Scene(name="steps", **given)  # which is what its progress counts
     except ValidationError as error:
         raise ConfigError("\n".join(f"--{mistake['loc'][0]}: {mistake['msg']}" for mistake in error.errors())) from error
 

@@ -24,7 +24,7 @@ SECTIONS = {
     },
     "zero": {"stage", "offload", "hpz"},
     "held_out": {"every", "clips", "levels"},
-    "sampling": {"size", "num_frames", "solver", "steps", "shift", "guidance", "negative_prompt", "seed"},
+    "sampling": {"size", "sizing", "num_frames", "init_first_frame", "solver", "steps", "shift", "guidance", "negative_prompt", "seed"},
     "checkpoint": {"every", "keep"},
 }
 SOURCE = {

@@ -159,8 +159,6 @@ def teach_vae(folder: Path, shown: list[Shown], minutes: float) -> None:
     """A VAE of the real class whose config holds its own latents' mean and standard deviation."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(base_dim=12, dim_mult=[1, 1, 1, 1], num_res_blocks=1).to(DEVICE)
-    if Path(".gpu/warm/vae").exists():
-        vae = AutoencoderKLWan.from_pretrained(".gpu/warm/vae").float().to(DEVICE)
     pictures = torch.from_numpy(np.stack([one.pictures for one in shown])).to(DEVICE)
 
     def some(step: int, count: int, frames: int) -> Tensors:
@@ -178,7 +176,9 @@ def teach_vae(folder: Path, shown: list[Shown], minutes: float) -> None:
         # Noise, so that latents that are near give pictures that are near; and of size one, so that the noise is of a known size.
         seen = vae.decode(latents + 0.1 * torch.randn_like(latents)).sample
         off = seen - video
-        return off.abs().mean() + 4 * off.square().mean() + 0.01 * (latents.square().mean() - 1).square()
+        # What moves counts most: by their size alone, mouths would be learnt last.
+        moving = 1 + 8 * (video - video.mean(dim=2, keepdim=True)).abs()
+        return (moving * off.abs()).mean() + 4 * (moving * off.square()).mean() + 0.01 * (latents.square().mean() - 1).square()
 
     taught(list(vae.parameters()), lambda step: some(step, 6, 17 if step % 8 else 1), loss_of, minutes, "vae")
     vae = vae.to(torch.bfloat16).float()
@@ -327,7 +327,7 @@ def try_lora(weights: Path, lamps: Rows, rows: Rows, held_out: Rows) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--minutes", type=float, nargs=3, default=(1.0, 5.0, 7.0), help="of speech, VAE and network")
+    parser.add_argument("--minutes", type=float, nargs=3, default=(0.8, 8.0, 6.0), help="of speech, VAE and network")
     options = parser.parse_args()
     weights, (speech, vae, network) = options.weights, options.minutes
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
