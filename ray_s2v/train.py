@@ -24,6 +24,7 @@ def train(job: Job) -> None:
     from ray_s2v.training.prepare import prepare
     from ray_s2v.training.run_folder import alone_in
     from ray_s2v.validation.beside import Beside
+    from ray_s2v.validation.on_workers import OnWorkers
     from ray_s2v.validation.scenes import with_scenes
 
     check_services(job)
@@ -43,8 +44,9 @@ def train(job: Job) -> None:
 
         with ExitStack() as ends:
             ends.callback(leave_cluster)  # before services are waited for: nothing trains on after Ctrl-C, no GPU is kept for nothing
-            beside = ends.enter_context(Beside(prepared, show, note)) if job.validation else None
-            adapter = run_training(prepared, show, note, beside)
+            place = job.validation and job.validation.place
+            beside = ends.enter_context(Beside(prepared, show, note)) if place == "beside" else None
+            adapter = run_training(prepared, show, note, beside, OnWorkers(job, num_steps) if place == "workers" else None)
         if pushes:
             pushes.finish(adapter)
     say(f"done: the adapter is in {adapter}; how it went is in {page.path}")

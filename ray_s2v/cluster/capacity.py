@@ -54,10 +54,19 @@ def for_training(job: Job, with_encoders: bool) -> list[Asked]:
 
 def for_validation(job: Job) -> list[Asked]:
     """The process that makes videos beside the workers, where there is one."""
-    if not (settings := job.validation):
+    settings = job.validation
+    if not settings or settings.place == "workers":
         return []
     setting = "validation.gpus" if settings.gpus else "validation.cpus"
     return [Asked(VIDEOS, setting, "validation.", 1, settings.cpus, settings.gpus, settings.accelerator_type)]
+
+
+def with_place_of_videos(job: Job, with_encoders: bool, there: Supply) -> Job:
+    """The job with the place where its videos are made, where it leaves that open: beside the workers if the cluster has room there."""
+    if not job.validation or job.validation.place != "auto":
+        return job
+    place = "workers" if _wrong(for_training(job, with_encoders), there) else "beside"
+    return job.model_copy(update={"validation": job.validation.model_copy(update={"place": place})})
 
 
 def for_encoding(job: Job, kind: str) -> list[Asked]:
@@ -102,7 +111,7 @@ def _without_videos(asked: Sequence[Asked], there: Supply) -> Iterator[str]:
     """What to do where all else has room."""
     rest = [one for one in asked if one.name != VIDEOS]
     if len(rest) < len(asked) and not _wrong(rest, there):
-        yield "All else has room: leave validation out and make videos later, by `python -m ray_s2v.sample`; or give validation.gpus=0"
+        yield "All else has room: give validation.place=workers, or validation.gpus=0"
 
 
 def _short(one: Asked, there: Supply) -> Iterator[str]:

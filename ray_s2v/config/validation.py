@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -46,7 +46,9 @@ class Validation(Section):
     picture: Text | None = None  # these three of prompts that say nothing else
     speech: Text | None = None
     seconds: Positive | None = None
-    gpus: Share = 1.0  # of one GPU beside the workers'; 0 makes them on CPUs
+    place: Literal["auto", "beside", "workers"] = "auto"  # in a process beside training, or by the workers, which stop for it; auto:
+    # beside, where the cluster has room
+    gpus: Share = 1.0  # that the process beside takes of one GPU; 0 makes them on CPUs
     cpus: Amount = 1.0
     accelerator_type: Text | None = None  # of its node, as Ray names it
     timeout_s: Annotated[Positive, Field(le=604_800)] = 3600.0  # that the end of the run waits for the last videos

@@ -60,7 +60,8 @@ def run_summary(job: Job, plan: Plan, held_out: Sequence[PlanRow], features: Fea
     ]
     if job.validation:
         scenes = len(job.validation.all_scenes())
-        lines.append(f"videos of {scenes} scene{'s' * (scenes != 1)} are made every {job.validation.every} steps, beside training")
+        place = "by the workers, which stop for it" if job.validation.place == "workers" else "beside training"
+        lines.append(f"videos of {scenes} scene{'s' * (scenes != 1)} are made every {job.validation.every} steps, {place}")
     if held_out:
         settings, clips = job.held_out, {row["clip_id"] for row in held_out}
         lines.append(

@@ -27,6 +27,7 @@ from ray_s2v.training.relay import open_relay, pass_on
 
 if TYPE_CHECKING:
     from ray_s2v.training.prepare import Prepared
+    from ray_s2v.training.worker import Filming
 
 
 class Beside(Protocol):
@@ -43,10 +44,15 @@ class Beside(Protocol):
 
 
 def run_training(
-    prepared: Prepared, report: Callable[[dict[str, Any]], None], note: Callable[[str], None], beside: Beside | None = None
+    prepared: Prepared,
+    report: Callable[[dict[str, Any]], None],
+    note: Callable[[str], None],
+    beside: Beside | None = None,
+    filming: Filming | None = None,
 ) -> Path:
     """Trains to the end and returns the folder of the final adapter. On the driver, `report` gets each step's record, and after it,
-    where there is one, {"held_out": its HeldOut and step} and {"checkpoint": its step}; `note` what else a person should know.
+    where there is one, {"held_out": its HeldOut and step}, {"checkpoint": its step} and, of videos by the workers (`filming`),
+    {"validation": what came of them}; `note` what else a person should know.
 
     The caller is alone in the folder (run_folder.py). Raises RunStopped, KeyboardInterrupt, and ConfigError if a worker cannot do as the
     job says.
@@ -65,7 +71,7 @@ def run_training(
         prepared.start_from,
     )
     if assignment.first_step() < prepared.num_steps:
-        _fit(assignment, report, note, beside)
+        _fit(assignment, report, note, beside, filming)
     elif last := assignment.resume_from():
         # The run may have been killed between its last checkpoint and its adapter.
         from ray_s2v.model.lora import load_adapter
@@ -77,7 +83,13 @@ def run_training(
     return folder / "adapter"
 
 
-def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note: Callable[[str], None], beside: Beside | None) -> None:
+def _fit(
+    assignment: Assignment,
+    report: Callable[[dict[str, Any]], None],
+    note: Callable[[str], None],
+    beside: Beside | None,
+    filming: Filming | None,
+) -> None:
     job = assignment.job
     records = open_relay()
     asked = for_training(job, assignment.features.streams)
@@ -99,7 +111,7 @@ def _fit(assignment: Assignment, report: Callable[[dict[str, Any]], None], note:
             beside.look()
 
     trainer = TorchTrainer(
-        partial(_work, records=records),
+        partial(_work, records=records, filming=filming),
         train_loop_config={"assignment": assignment},
         datasets={"train": partial(_dataset, assignment)},
         dataset_config=ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False),
@@ -164,8 +176,8 @@ def _dataset(assignment: Assignment) -> ray.data.Dataset:
     return plan_dataset(assignment.plan, assignment.held_out, steps, assignment.job, assignment.features)
 
 
-def _work(config: dict[str, Any], records: Queue) -> None:
+def _work(config: dict[str, Any], records: Queue, filming: Filming | None) -> None:
     # Imported here because the controller imports this module too, and needs neither the network nor DeepSpeed.
     from ray_s2v.training.worker import work
 
-    work(config["assignment"], lambda record: records.actor.put_nowait.remote(record))
+    work(config["assignment"], lambda record: records.actor.put_nowait.remote(record), filming)

@@ -80,7 +80,7 @@ def held_out_loss(engine: Engine, samples: Iterable[Sample], levels: int) -> Hel
     levels: how many, at (i + 0.5) / levels before the flow's shift. Raises RunStopped on all workers alike where no clip can be read
     or a loss is not finite.
     """
-    with _evaluating(engine.deepspeed):
+    with evaluating(engine.deepspeed):
         own = [_measured(engine, sample, levels) for sample in samples]
     everyones = sorted((one for share in everyone(own) for one in share), key=lambda one: one.slot)
     measured = list({one.name: one for one in everyones}.values())  # without repetitions
@@ -106,7 +106,7 @@ def held_out_loss(engine: Engine, samples: Iterable[Sample], levels: int) -> Hel
 
 
 @contextmanager
-def _evaluating(network: Any) -> Iterator[None]:
+def evaluating(network: Any) -> Iterator[None]:
     network.eval()
     try:
         with torch.no_grad():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ray_s2v.cluster.capacity import check, for_decoding, for_training
+from ray_s2v.cluster.capacity import check, for_decoding, for_training, with_place_of_videos
 from ray_s2v.cluster.join import join_cluster
 from ray_s2v.cluster.supply import growth, supply
 from ray_s2v.cluster.waiting import Waiting
@@ -83,7 +83,9 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
         prepare_demo(job.demo)
     job = _with_absolute_paths(job, with_network=True)
     join_cluster()
-    check(for_training(job, with_encoders=job.data.features == "stream"), supply(growth()))
+    there = supply(growth())
+    job = with_place_of_videos(job, job.data.features != "store", there)
+    check(for_training(job, with_encoders=job.data.features == "stream"), there)
     data = _planned(job, note)
     plan, num_steps, fingerprint = data.plan, data.num_steps, data.plan.fingerprint()
     start_from = starting_point(job)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import ray.train
@@ -22,7 +22,7 @@ from ray_s2v.schema import Batch, ConfigError
 from ray_s2v.training.arrangement import largest_bucket
 from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
 from ray_s2v.training.engine import Engine
-from ray_s2v.training.held_out import Sample, held_out_loss, with_other_sounds
+from ray_s2v.training.held_out import Sample, evaluating, held_out_loss, with_other_sounds
 from ray_s2v.training.json_lines import open_lines
 from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
@@ -33,8 +33,20 @@ from ray_s2v.training.progress import Assignment, Progress, load_progress
 PREFETCH = 2  # rows that are brought to the worker's machine, and batches made of them, while it computes
 
 
-def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> None:
-    """One worker's run. `send` gets each step's record, the held-out losses and what checkpoints are there, from the first worker.
+class Filming(Protocol):
+    """Videos of what is learnt that the workers make themselves."""
+
+    def prepare(self, device: torch.device) -> None: ...
+
+    def due(self, steps_done: int) -> bool: ...
+
+    def make(self, network: Any, steps_done: int, device: torch.device, note: Callable[[str], None]) -> dict[str, Any] | None:
+        """A collective; what came of it, on the first worker."""
+
+
+def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filming: Filming | None = None) -> None:
+    """One worker's run. `send` gets each step's record, the held-out losses, what checkpoints and what videos are there, from the first
+    worker.
 
     Raises UserError and RunStopped where trying again would only stop there again; one worker's end the run for all.
     """
@@ -51,6 +63,9 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
         if is_first:
             send({"note": text})
 
+    if filming:
+        with lack_told(f"encoding the scenes of validation, worker {dist.get_rank()}", device):
+            filming.prepare(device)
     config_of_lora = job_lora(job)
     with lack_told(f"before step {first_step}, worker {dist.get_rank()}", device):
         model = network_for_training(job, config_of_lora, Checkpoint(job.model.path), device, largest_bucket(assignment.plan, job), note)
@@ -88,6 +103,11 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object]) -> No
             evaluate(steps_done)
         if is_last or steps_done % job.checkpoint.every == 0:
             save(steps_done)
+        if filming and filming.due(steps_done):
+            with evaluating(engine.deepspeed):
+                line = filming.make(engine.deepspeed, steps_done, device, note)
+            if line:
+                send({"validation": line})
 
     def report(record: StepRecord) -> None:
         if log_step:

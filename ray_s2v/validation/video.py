@@ -74,7 +74,7 @@ def make_videos(
     Raises ConfigError where no video can be made.
     """
     vae = VideoEncoder(job.encoders.vae.path, str(device))
-    shots, failed = _shots(job, scenes, vae, device)
+    shots, failed = shots_of(job, scenes, vae, device)
     if not shots:
         return failed
     sides = {tuple(shot.shown.picture.shape[:2]) for shot in shots.values()}
@@ -99,7 +99,7 @@ def for_one(job: Job, gpus: float) -> Job:
     return job.model_copy(update={"training": training, "zero": Zero(), "tread": Tread()})
 
 
-def _shots(job: Job, scenes: Mapping[Path, Scene], vae: VideoEncoder, device: torch.device) -> tuple[dict[Path, Shot], dict[Path, str]]:
+def shots_of(job: Job, scenes: Mapping[Path, Scene], vae: VideoEncoder, device: torch.device) -> tuple[dict[Path, Shot], dict[Path, str]]:
     """What the network is shown of each scene, and why some cannot be read; the encoders of sound and text are let go of afterwards."""
     speech = SpeechEncoder(job.encoders.speech.path, str(device))
     text = TextEncoder(job.encoders.text.path, job.encoders.text.tokenizer, str(device))
@@ -130,7 +130,7 @@ def _film(settings: Sampling, network: nn.Module, vae: VideoEncoder, shot: Shot,
     def tell(clip: int, step: int, _: Tensor) -> None:
         progress(clip * settings.steps + step, clips * settings.steps)
 
-    frames = _pictures(sampled_clips(network, vae, shot.shown, settings, tell), num_frames - lost_frames(settings))
+    frames = pictures_of(sampled_clips(network, vae, shot.shown, settings, tell), num_frames - lost_frames(settings))
     write_video(path, frames, FRAME_RATE, shot.sound, shot.sample_rate)
 
 
@@ -152,7 +152,7 @@ def _network(
     return model
 
 
-def _pictures(clips: Iterator[Tensor], num_frames: int) -> Iterator[NDArray[np.uint8]]:
+def pictures_of(clips: Iterator[Tensor], num_frames: int) -> Iterator[NDArray[np.uint8]]:
     """The first `num_frames` of the clips' frames, [height, width, 3] each."""
     left = num_frames
     for clip in clips:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ray_s2v.cluster.capacity import check, for_training
+from ray_s2v.cluster.capacity import check, for_training, with_place_of_videos
 from ray_s2v.cluster.supply import Growth, Node, NodeType, Supply
 from ray_s2v.config.job import Job
 from ray_s2v.config.validation import Scene, Validation
@@ -177,12 +177,21 @@ def test_room_is_asked_for_and_what_to_do_is_told_where_there_is_none() -> None:
     first, what_to_do, *_ = str(caught.value).splitlines()
     assert first.startswith("the job needs 3 GPUs (the cluster has 2): ")
     assert "1 maker of videos wants 1 CPU and one GPU (validation.gpus)" in first
-    assert what_to_do == (
-        "All else has room: leave validation out and make videos later, by `python -m ray_s2v.sample`; or give validation.gpus=0"
-    )
+    assert what_to_do == ("All else has room: give validation.place=workers, or validation.gpus=0")
     check(for_training(job(scenes=[FACE], gpus=0), with_encoders=True), two_gpus)
     check(for_training(job(scenes=[FACE]), with_encoders=True), Supply((Node("", H100), Node("", L40S)), Growth()))
     check(for_training(job(scenes=[FACE]), with_encoders=True), Supply((Node("", H100),), Growth((NodeType("cheap", L40S, 1),), 1)))
+
+
+def test_workers_make_the_videos_where_there_is_no_room_beside_them() -> None:
+    two, three = (Supply((Node("", H100), *more), Growth()) for more in ((), (Node("", L40S),)))
+    given = job(scenes=[FACE])
+    assert given.validation.place == "auto"
+    places = [with_place_of_videos(given, True, there).validation.place for there in (two, three)]
+    assert places == ["workers", "beside"]
+    check(for_training(with_place_of_videos(given, True, two), with_encoders=True), two)
+    settled = job(scenes=[FACE], place="beside")
+    assert with_place_of_videos(settled, True, two) is settled
 
 
 def test_room_on_another_kind_of_gpu() -> None:
