@@ -29,6 +29,7 @@ def sample(job: Job, options: argparse.Namespace) -> None:
 
     from ray_s2v.model.lora import ADAPTER_FILE
     from ray_s2v.reporting.terminal import Count
+    from ray_s2v.validation.preview import find_decoder
     from ray_s2v.validation.video import check_scene, for_one, make_videos
 
     logging.set_verbosity_error()
@@ -40,9 +41,20 @@ def sample(job: Job, options: argparse.Namespace) -> None:
 
         prepare_demo(job.demo)
     check_scene(scene)
+    if job.sampling.previews:
+        find_decoder(job.sampling.previews.decoder)
     on_gpu = job.training.worker_gpus > 0
     device = torch.device("cuda" if on_gpu else "cpu")
-    failed = make_videos(for_one(job, float(on_gpu)), {options.out: scene}, options.adapter, options.weight, device, say, Count().show)
+    failed = make_videos(
+        for_one(job, float(on_gpu)),
+        {options.out: scene},
+        options.adapter,
+        options.weight,
+        device,
+        say,
+        Count().show,
+        lambda _, file: say(f"a preview is {file}"),
+    )
     if failed:
         raise RunStopped(f"{options.out} was not made: {failed[options.out]}")
     say(f"done: the video is {options.out}")

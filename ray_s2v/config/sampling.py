@@ -7,8 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ray_s2v.config.section import Count, Positive, Section, Whole, refuse
+from ray_s2v.config.section import Count, Positive, Section, Text, Whole, refuse
 from ray_s2v.schema import FRAMES_PER_LATENT, MIN_SIDE, SIZE_MULTIPLE
+
+
+class Previews(Section):
+    """Looks at a clip while it is sampled, by the small decoder."""
+
+    every: Count  # steps
+    decoder: Text  # a file, or a folder or owner/repository of the hub that holds taew2_1.safetensors or taew2_1.pth
 
 
 class Sampling(Section):
@@ -27,6 +34,7 @@ class Sampling(Section):
         "畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
     )
     seed: Whole = 42
+    previews: Previews | None = None
 
     @model_validator(mode="after")
     def _shapes(self) -> Sampling:

@@ -15,7 +15,7 @@ from ray_s2v.config.section import Section, Text, refuse
 
 KEY_VARIABLE = "WANDB_API_KEY"
 
-Kind = Literal["started", "held_out", "validation", "checkpoint", "finished", "failed", "stopped"]
+Kind = Literal["started", "held_out", "preview", "validation", "checkpoint", "finished", "failed", "stopped"]
 
 
 class WeightsAndBiases(Section):

@@ -50,6 +50,9 @@ class Outside:
             self._announce("held_out", record["step"], figures)
         elif "validation" in event:
             self._validated(**event["validation"])
+        elif "preview" in event:
+            preview = event["preview"]
+            self._announce("preview", preview["step"], videos={preview["scene"]: self.folder / preview["video"]})
         elif "checkpoint" in event:
             self._announce("checkpoint", event["checkpoint"], self.last_figures)
         else:

@@ -32,6 +32,8 @@ class Progress:
             self.note(held_out_line(record["held_out"]))
         elif "validation" in record:
             self.note(validation_line(record["validation"]))
+        elif "preview" in record:
+            self.note("step {step}, {scene}: a preview is {video}".format(**record["preview"]))
         elif "checkpoint" not in record:
             self._show_step(record)
 

@@ -40,7 +40,7 @@ class Filming(Protocol):
 
     def due(self, steps_done: int) -> bool: ...
 
-    def make(self, network: Any, steps_done: int, device: torch.device, note: Callable[[str], None]) -> dict[str, Any] | None:
+    def make(self, network: Any, steps_done: int, device: torch.device, send: Callable[[dict[str, Any]], object]) -> dict[str, Any] | None:
         """A collective; what came of it, on the first worker."""
 
 
@@ -105,7 +105,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             save(steps_done)
         if filming and filming.due(steps_done):
             with evaluating(engine.deepspeed):
-                line = filming.make(engine.deepspeed, steps_done, device, note)
+                line = filming.make(engine.deepspeed, steps_done, device, send)
             if line:
                 send({"validation": line})
 

@@ -41,7 +41,8 @@ class Beside:
         note: Callable[[str], None],
         begin: Callable[[Job, Path], Making] = Making,
     ) -> None:
-        """`report` gets {"validation": what came of a checkpoint's videos}, `note` what else a person should know."""
+        """`report` gets {"preview": of a video that is being made} and {"validation": what came of a checkpoint's videos},
+        `note` what else a person should know."""
         self.job, self.num_steps, self.report, self.note, self.begin = prepared.job, prepared.num_steps, report, note, begin
         assert self.job.validation
         self.settings, self.scenes = self.job.validation, self.job.validation.all_scenes()
@@ -73,8 +74,11 @@ class Beside:
 
     def look(self) -> None:
         """To be called again and again: sees to what is over, what waits, and what there is to say."""
-        if self.making and self.making.is_over():
-            self._close(self.making)
+        if self.making:
+            for scene, file in self.making.new_previews():
+                self.report({"preview": {"step": self.step, "scene": scene, "video": file.relative_to(self.run).as_posix()}})
+            if self.making.is_over():
+                self._close(self.making)
         if not self.making and self.next >= 0:
             self.step, self.next, self.told_at = self.next, -1, time.monotonic()
             self.making = self.begin(self.job, self._home(self.step))

@@ -29,6 +29,7 @@ class Making:
         assert job.validation
         settings = job.validation
         self.home, self.word = home, ""
+        self.previews: list[tuple[str, Path]] = []
         kind = {"accelerator_type": settings.accelerator_type} if settings.accelerator_type else {}
         task = _make.options(num_cpus=settings.cpus, num_gpus=settings.gpus, **kind)
         self.task = task.remote(job, home, _words())
@@ -49,12 +50,22 @@ class Making:
         pass_on(_words(), self._hear, wait_s=0)
         return self.word
 
+    def new_previews(self) -> list[tuple[str, Path]]:
+        """The scene and the file of each preview since the last call."""
+        pass_on(_words(), self._hear, wait_s=0)
+        new, self.previews = self.previews, []
+        return new
+
     def end(self) -> None:
         """Ends it at once."""
         ray.cancel(self.task, force=True)
 
     def _hear(self, record: dict[str, Any]) -> None:
-        if record["home"] == self.home:  # not one that was ended
+        if record["home"] != self.home:  # one that was ended
+            return
+        if "preview" in record:
+            self.previews.append(record["preview"])
+        else:
             self.word = record["doing"]
 
 
@@ -69,4 +80,7 @@ def _make(job: Job, home: Path, words: Queue) -> dict[str, str]:
     # Imported here because the driver imports this module too, and needs no sampler.
     from ray_s2v.validation.task import make_all
 
-    return make_all(job, home / "adapter", home, lambda text: words.actor.put_nowait.remote({"home": home, "doing": text}))
+    def say(**record: Any) -> None:
+        words.actor.put_nowait.remote({"home": home, **record})
+
+    return make_all(job, home / "adapter", home, lambda text: say(doing=text), lambda scene, file: say(preview=(scene, file)))

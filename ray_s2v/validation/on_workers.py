@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ray_s2v.config.job import Job
+from ray_s2v.config.sampling import Sampling
 from ray_s2v.encoders.vae import VideoEncoder
 from ray_s2v.media.write import write_video
 from ray_s2v.model.flow import VelocityModel
@@ -22,6 +23,7 @@ from ray_s2v.ranks import everyone
 from ray_s2v.schema import FRAME_RATE
 from ray_s2v.training.json_lines import open_lines
 from ray_s2v.training.lack_of_memory import is_lack_of_memory
+from ray_s2v.validation.preview import Previewer
 from ray_s2v.validation.sampler import lost_frames, num_clips, sampled_clips
 from ray_s2v.validation.video import Shot, pictures_of, shots_of
 
@@ -49,11 +51,13 @@ class OnWorkers:
     def due(self, steps_done: int) -> bool:
         return self.settings.due(steps_done, self.num_steps)
 
-    def make(self, network: VelocityModel, steps_done: int, device: torch.device, note: Callable[[str], None]) -> dict[str, Any] | None:
+    def make(
+        self, network: VelocityModel, steps_done: int, device: torch.device, send: Callable[[dict[str, Any]], object]
+    ) -> dict[str, Any] | None:
         """What came of the videos of what the network has learnt, as a line of validation.jsonl, on the first worker. A collective.
 
         Each worker makes every so manieth video; under ZeRO-3, where all must go through the network together, all make all of them, and
-        the first keeps them.
+        the first keeps them. `send` gets {"note": ...} and {"preview": ...}.
         """
         home = self.run / "validation" / f"step_{steps_done:06d}"
         home.mkdir(parents=True, exist_ok=True)
@@ -64,7 +68,8 @@ class OnWorkers:
         failed = dict(self.unreadable)
         vae = VideoEncoder(self.job.encoders.vae.path, str(device))
         for name, shot in own:
-            frames = self._frames(network, vae, _moved(shot, device), turns, _Notes(f"videos of step {steps_done}: {name}", note))
+            told = _Told(self.job.sampling, self.run, home / name, steps_done, device, send if not (together and rank) else None)
+            frames = self._frames(network, vae, _moved(shot, device), turns, told)
             try:
                 if together and rank:
                     deque(frames, maxlen=0)
@@ -84,13 +89,10 @@ class OnWorkers:
         self._add_line(line)
         return line
 
-    def _frames(self, network: VelocityModel, vae: VideoEncoder, shot: Shot, turns: Turns, notes: _Notes) -> Iterator[Any]:
+    def _frames(self, network: VelocityModel, vae: VideoEncoder, shot: Shot, turns: Turns, told: _Told) -> Iterator[Any]:
         settings, num_frames = self.job.sampling, shot.shown.speech.shape[-1]
-
-        def tell(clip: int, step: int, _: Tensor) -> None:
-            notes.tell(clip * settings.steps + step, num_clips(num_frames, settings) * settings.steps)
-
-        clips = turns.each(sampled_clips(network, vae, shot.shown, settings, tell))
+        told.num_steps = num_clips(num_frames, settings) * settings.steps
+        clips = turns.each(sampled_clips(network, vae, shot.shown, settings, told))
         return pictures_of(clips, num_frames - lost_frames(settings))
 
     @cached_property
@@ -119,14 +121,35 @@ class Turns:
         self.left -= 1
 
 
-class _Notes:
-    def __init__(self, what: str, note: Callable[[str], None]) -> None:
-        self.what, self.note, self.told_at = what, note, time.monotonic()
+class _Told:
+    """What is told of a video while it is made; called with clip, step and latents."""
 
-    def tell(self, done: int, total: int) -> None:
-        if time.monotonic() - self.told_at >= TELL_EVERY_S:
+    def __init__(
+        self,
+        settings: Sampling,
+        run: Path,
+        video: Path,
+        steps_done: int,
+        device: torch.device,
+        send: Callable[[dict[str, Any]], object] | None,
+    ) -> None:
+        self.settings, self.run, self.video, self.steps_done, self.send = settings, run, video, steps_done, send
+        self.num_steps, self.told_at = 0, time.monotonic()
+        wanted = settings.previews if send else None
+        self.previewer = Previewer(wanted, settings.steps, device, self._previewed) if wanted else None
+
+    def __call__(self, clip: int, step: int, latents: Tensor) -> None:
+        if self.previewer:
+            self.previewer.look(self.video, clip, step, latents)
+        if self.send and time.monotonic() - self.told_at >= TELL_EVERY_S:
             self.told_at = time.monotonic()
-            self.note(f"{self.what}: step {done} of {total}")
+            done = clip * self.settings.steps + step
+            self.send({"note": f"videos of step {self.steps_done}: {self.video.name}: step {done} of {self.num_steps}"})
+
+    def _previewed(self, file: Path) -> None:
+        assert self.send
+        preview = {"step": self.steps_done, "scene": self.video.name, "video": file.relative_to(self.run).as_posix()}
+        self.send({"preview": preview})
 
 
 def _moved(shot: Shot, device: torch.device) -> Shot:

@@ -11,6 +11,7 @@ from ray_s2v.demo import prepare_demo
 from ray_s2v.job_file import job_of
 from ray_s2v.schema import ConfigError
 from ray_s2v.settings_file import read_settings, told
+from ray_s2v.validation.preview import find_decoder
 from ray_s2v.validation.video import check_scene
 
 
@@ -33,6 +34,8 @@ def with_scenes(job: Job) -> Job:
     assert found.validation
     if wrong := [line for scene in found.validation.all_scenes() for line in _mistakes(scene)]:
         raise ConfigError("\n".join(wrong))
+    if found.sampling.previews:
+        find_decoder(found.sampling.previews.decoder)
     return found
 
 

@@ -12,10 +12,12 @@ from ray_s2v.schema import RunStopped, UserError
 from ray_s2v.validation.video import for_one, make_videos
 
 
-def make_all(job: Job, adapter: Path, folder: Path, tell: Callable[[str], object]) -> dict[str, str]:
+def make_all(
+    job: Job, adapter: Path, folder: Path, tell: Callable[[str], object], previewed: Callable[[str, Path], object]
+) -> dict[str, str]:
     """Makes `folder/NAME.mp4` of every scene of the job; returns why some could not be made, by name.
 
-    adapter: a folder of PEFT's. `tell` gets what is being done.
+    adapter: a folder of PEFT's. `tell` gets what is being done, `previewed` as in make_videos.
     """
     assert job.validation
     device = torch.device("cuda" if job.validation.gpus else "cpu")
@@ -26,7 +28,7 @@ def make_all(job: Job, adapter: Path, folder: Path, tell: Callable[[str], object
 
     tell("the network is being loaded")
     try:
-        failed = make_videos(for_one(job, job.validation.gpus), scenes, adapter, 1.0, device, tell, progress)
+        failed = make_videos(for_one(job, job.validation.gpus), scenes, adapter, 1.0, device, tell, progress, previewed)
     except (UserError, RunStopped, OSError) as error:
         failed = dict.fromkeys(scenes, str(error))
     return {scenes[path].name: reason for path, reason in failed.items()}

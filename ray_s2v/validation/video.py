@@ -28,6 +28,7 @@ from ray_s2v.model.lora import fill_adapter, load_adapter
 from ray_s2v.schema import FRAME_RATE, SAMPLES_PER_FRAME, Bucket, ClipError, ConfigError
 from ray_s2v.training.lack_of_memory import is_lack_of_memory
 from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
+from ray_s2v.validation.preview import Previewer
 from ray_s2v.validation.sampler import Conditions, lost_frames, num_clips, sampled_clips
 from ray_s2v.validation.sizing import picture_of, still
 
@@ -66,10 +67,12 @@ def make_videos(
     device: torch.device,
     note: Callable[[str], object],
     progress: Progress,
+    previewed: Callable[[str, Path], object],
 ) -> dict[Path, str]:
     """Writes each scene's video, with the file's own sound in step, to its path, where it appears only when it is whole.
 
-    Returns why some could not be made. job: as for_one gives it. adapter: a folder of PEFT's; None for the network as it is.
+    Returns why some could not be made. `previewed` gets the scene's name and the file of each preview, which lie in the video's path
+    without its suffix. job: as for_one gives it. adapter: a folder of PEFT's; None for the network as it is.
     weight: of the adapter, 1 as trained.
     Raises ConfigError where no video can be made.
     """
@@ -81,8 +84,12 @@ def make_videos(
     height, width = max(sides, key=lambda sides: sides[0] * sides[1])
     network = _network(job, adapter, weight, Bucket(width, height, job.sampling.num_frames), device, note)
     for path, shot in shots.items():
+        name = scenes[path].name
+        previews = (
+            Previewer(settings, job.sampling.steps, device, partial(previewed, name)) if (settings := job.sampling.previews) else None
+        )
         try:
-            _film(job.sampling, network, vae, shot, path, partial(progress, scenes[path].name))
+            _film(job.sampling, network, vae, shot, path, partial(progress, name), previews)
         except OSError as error:
             failed[path] = str(error)
         except (RuntimeError, MemoryError) as error:
@@ -123,12 +130,22 @@ def shots_of(job: Job, scenes: Mapping[Path, Scene], vae: VideoEncoder, device: 
     return shots, failed
 
 
-def _film(settings: Sampling, network: nn.Module, vae: VideoEncoder, shot: Shot, path: Path, progress: Callable[[int, int], None]) -> None:
+def _film(
+    settings: Sampling,
+    network: nn.Module,
+    vae: VideoEncoder,
+    shot: Shot,
+    path: Path,
+    progress: Callable[[int, int], None],
+    previews: Previewer | None,
+) -> None:
     num_frames = shot.shown.speech.shape[-1]
     clips = num_clips(num_frames, settings)
 
-    def tell(clip: int, step: int, _: Tensor) -> None:
+    def tell(clip: int, step: int, latents: Tensor) -> None:
         progress(clip * settings.steps + step, clips * settings.steps)
+        if previews:
+            previews.look(path.with_suffix(""), clip, step, latents)
 
     frames = pictures_of(sampled_clips(network, vae, shot.shown, settings, tell), num_frames - lost_frames(settings))
     write_video(path, frames, FRAME_RATE, shot.sound, shot.sample_rate)

@@ -68,7 +68,7 @@ def test_a_video_has_its_files_sound_and_as_many_pictures(files: Path, job: Job,
         tmp_path / "talk.mp4": scene(files, seconds=1.5),
         tmp_path / "gone.mp4": scene(files, name="gone", speech=str(files / "gone.wav")),
     }
-    failed = make_videos(job, scenes, None, 1.0, CPU, quiet, lambda *progress: told.append(progress))
+    failed = make_videos(job, scenes, None, 1.0, CPU, quiet, lambda *progress: told.append(progress), quiet)
     assert failed.keys() == {tmp_path / "gone.mp4"}
     assert "gone.wav" in failed[tmp_path / "gone.mp4"]
     assert not (tmp_path / "gone.mp4").exists()
@@ -93,7 +93,7 @@ def test_the_adapter_and_its_weight_change_the_video(files: Path, job: Job, tmp_
     made = {}
     for adapter, weight in ((None, 1.0), (tmp_path / "adapter", 0.0), (tmp_path / "adapter", 0.5), (tmp_path / "adapter", 1.0)):
         path = tmp_path / "video.mp4"
-        assert not make_videos(job, {path: scene(files, seconds=1)}, adapter, weight, CPU, quiet, quiet)
+        assert not make_videos(job, {path: scene(files, seconds=1)}, adapter, weight, CPU, quiet, quiet, quiet)
         made[adapter is None, weight] = pictures(path).astype(float)
     off = {weight: abs(made[False, weight] - made[True, 1.0]).mean() for weight in (0.0, 0.5, 1.0)}
     assert off[0.0] < 0.1

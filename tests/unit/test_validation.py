@@ -221,7 +221,7 @@ def test_what_keeps_all_videos_from_being_made_is_told_for_each_scene(files: Pat
     one = {"picture": str(files / "face.png"), "speech": str(files / "voice.mp4"), "prompt": "a"}
     given = changed({"validation": {"every": 100, "gpus": 0, "prompts": {"one": one, "other": one}}, "encoders.vae.path": str(tmp_path)})
     told: list[str] = []
-    failed = make_all(Job.model_validate(given), tmp_path, tmp_path, told.append)
+    failed = make_all(Job.model_validate(given), tmp_path, tmp_path, told.append, lambda *_: None)
     assert failed.keys() == {"one", "other"}
     assert all(reason.startswith(f"{tmp_path}: cannot load AutoencoderKLWan: ") for reason in failed.values())
     assert told == ["the network is being loaded"]

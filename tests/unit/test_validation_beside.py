@@ -35,6 +35,7 @@ class Maker:
     died: str = ""
     said: str = ""
     was_ended: bool = False
+    previews: list[tuple[str, Path]] = field(default_factory=list)
     could_not: dict[str, str] = field(default_factory=dict)
 
     def make(self, *names: str, failed: dict[str, str] | None = None, died: str = "") -> None:
@@ -52,6 +53,10 @@ class Maker:
 
     def doing(self) -> str:
         return self.said
+
+    def new_previews(self) -> list[tuple[str, Path]]:
+        new, self.previews = self.previews, []
+        return new
 
     def end(self) -> None:
         self.was_ended = True
@@ -123,6 +128,16 @@ def test_due_checkpoints_are_made_from_a_copy_of_their_adapter(tmp_path: Path) -
     assert run.lines() == [line]
     assert [path.name for path in maker.home.iterdir()] == ["face.mp4"], "the copy is gone"
     assert run.notes == []
+
+
+def test_previews_are_told_once(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.save(4)
+    (maker,) = run.makers
+    maker.previews = [("face", maker.home / "face/clip_1_step_002.mp4")]
+    run.beside.look()
+    run.beside.look()
+    assert run.reports == [{"preview": {"step": 4, "scene": "face", "video": "validation/step_000004/face/clip_1_step_002.mp4"}}]
 
 
 def test_newest_waits_for_the_one_at_work_and_older_ones_are_left_out(tmp_path: Path) -> None:

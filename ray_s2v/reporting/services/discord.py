@@ -16,6 +16,7 @@ MAX_DESCRIPTION, MAX_NAME = 2000, 200  # characters; Discord's are 4096 and 256,
 HEADLINES = {
     "started": "started",
     "held_out": "held-out loss",
+    "preview": "preview",
     "validation": "validation",
     "checkpoint": "checkpoint",
     "finished": "finished",
