@@ -174,6 +174,13 @@ class Zero(Section):
         return self
 
 
+class Ema(Section):
+    """The moving average of what is trained, which is saved beside it."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999  # what a step keeps of it
+    every: Count = 1  # steps
+
+
 class Training(Section):
     steps: Count | None = None
     epochs: Count | None = None
@@ -191,6 +198,7 @@ class Training(Section):
     warmup_steps: Whole = 100
     weight_decay: Amount = 0.01
     clip_grad_norm: Positive = 1.0
+    ema: Ema | None = None
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Training:
@@ -298,6 +306,8 @@ class Job(Section):
                 f"validation.every {self.validation.every} must be a multiple of checkpoint.every {self.checkpoint.every}: "
                 "videos are made from checkpoints"
             )
+        if self.validation.weights != "online" and not self.training.ema:
+            yield f"validation.weights {self.validation.weights} wants the average of the weights: give training.ema"
         if not self.validation.gpus:
             for key, value in (("base_precision", self.model.base_precision), ("attention", self.model.attention)):
                 if value in ("fp8", "cudnn", "flash"):

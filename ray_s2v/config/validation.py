@@ -51,6 +51,7 @@ class Validation(Section):
     gpus: Share = 1.0  # that the process beside takes of one GPU; 0 makes them on CPUs
     cpus: Amount = 1.0
     accelerator_type: Text | None = None  # of its node, as Ray names it
+    weights: Literal["online", "ema", "both"] = "online"  # as they are trained, their average (training.ema), or a video of each
     timeout_s: Annotated[Positive, Field(le=604_800)] = 3600.0  # that the end of the run waits for the last videos
 
     @model_validator(mode="after")
@@ -71,6 +72,18 @@ class Validation(Section):
             for key in ("picture", "speech"):
                 if not getattr(prompt, key) and not getattr(self, key):
                     yield f"prompts.{name}: has no {key}; give it one, or validation.{key} for all"
+
+    def made_with(self) -> list[str]:
+        """Which weights videos are made with."""
+        return ["online", "ema"] if self.weights == "both" else [self.weights]
+
+    def video_name(self, scene: str, weights: str) -> str:
+        """What a scene's video is called: the scene, and where there are two of it, the average's after it."""
+        return f"{scene}_ema" if self.weights == "both" and weights == "ema" else scene
+
+    def video_names(self) -> list[str]:
+        """Of all videos of a checkpoint, in the order in which they are made."""
+        return [self.video_name(scene.name, weights) for weights in self.made_with() for scene in self.all_scenes()]
 
     def due(self, steps_done: int, num_steps: int) -> bool:
         """Whether the videos are made of what is learnt in so many steps."""

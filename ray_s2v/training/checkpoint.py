@@ -1,6 +1,7 @@
 """Checkpoints on disk: complete or absent, the newest kept.
 
     step_000012/  adapter_model.safetensors  adapter_config.json     what PEFT and diffusers load
+                  ema/                                               the same two files of its moving average, where the job wants one
                   optimizer.safetensors                              Adam's moments of each adapter tensor
                   progress.json                                      the position in the plan, and which plan
                   job.yaml                                           every setting of the run
@@ -24,6 +25,7 @@ from ray_s2v.model.lora import load_adapter, save_adapter
 from ray_s2v.training.progress import Progress, complete_checkpoints
 
 PARTIAL = ".partial-"
+AVERAGE = "ema"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class State:
 
     adapter: dict[str, Tensor]  # PEFT's names
     moments: dict[str, Tensor]  # "<adapter name>.exp_avg" and "....exp_avg_sq"
+    average: dict[str, Tensor] | None = None  # of the adapter over the steps, where the job wants one
 
 
 def save_checkpoint(folder: Path, progress: Progress, state: State, config: LoraConfig, job: str, keep: int) -> Path:
@@ -42,6 +45,9 @@ def save_checkpoint(folder: Path, progress: Progress, state: State, config: Lora
         shutil.rmtree(leftover)
     partial.mkdir(parents=True)
     save_adapter(partial, state.adapter, config)
+    if state.average:
+        (partial / AVERAGE).mkdir()
+        save_adapter(partial / AVERAGE, state.average, config)
     save_file(state.moments, partial / "optimizer.safetensors")
     (partial / "progress.json").write_text(json.dumps(asdict(progress)))
     (partial / "job.yaml").write_text(job, encoding="utf-8")
@@ -61,15 +67,23 @@ def save_final_adapter(folder: Path, adapter: dict[str, Tensor], config: LoraCon
     _publish(partial, folder)
 
 
+def keep_as_final(folder: Path, checkpoint: Path) -> None:
+    """Writes a checkpoint's adapter, and its average if it has one, as those of the whole run."""
+    save_final_adapter(folder / "adapter", *load_adapter(checkpoint))
+    if (checkpoint / AVERAGE).is_dir():
+        save_final_adapter(folder / f"adapter_{AVERAGE}", *load_adapter(checkpoint / AVERAGE))
+
+
 def load_state(checkpoint: Path) -> State:
-    """The adapter and the optimizer's moments of a checkpoint."""
+    """The adapter, the optimizer's moments and maybe the average of a checkpoint."""
     adapter, _ = load_adapter(checkpoint)
-    return State(adapter, load_file(checkpoint / "optimizer.safetensors"))
+    average = load_adapter(checkpoint / AVERAGE)[0] if (checkpoint / AVERAGE).is_dir() else None
+    return State(adapter, load_file(checkpoint / "optimizer.safetensors"), average)
 
 
 def _publish(partial: Path, target: Path) -> None:
     """Gives a finished folder its name, after everything in it has reached the disk."""
-    for path in [*partial.iterdir(), partial]:
+    for path in [*partial.rglob("*"), partial]:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)

@@ -74,10 +74,9 @@ def run_training(
         _fit(assignment, report, note, beside, filming)
     elif last := assignment.resume_from():
         # The run may have been killed between its last checkpoint and its adapter.
-        from ray_s2v.model.lora import load_adapter
-        from ray_s2v.training.checkpoint import save_final_adapter
+        from ray_s2v.training.checkpoint import keep_as_final
 
-        save_final_adapter(folder / "adapter", *load_adapter(last))
+        keep_as_final(folder, last)
     if beside:
         beside.finish()
     return folder / "adapter"

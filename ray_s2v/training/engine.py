@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,9 +16,10 @@ from ray_s2v.config.job import Job
 from ray_s2v.model.flow import clip_losses
 from ray_s2v.model.lora import adapter_name
 from ray_s2v.schema import Batch
+from ray_s2v.training.average import Average
 from ray_s2v.training.checkpoint import State
 from ray_s2v.training.routes import job_routes
-from ray_s2v.training.zero_state import gather_state, gathered, restore_moments
+from ray_s2v.training.zero_state import gather_state, gathered, restore_moments, set_parameters
 
 # ZeRO-3 leaves smaller tensors whole on every worker, where gathering them would cost more than they take.
 PERSISTENT_BELOW = 100_000
@@ -74,6 +77,10 @@ class Engine:
         )
         config = deepspeed_config(job, sum(p.numel() for p in self.adapter.values()))
         self.deepspeed = _initialized(model, optimizer, config, device)
+        self.steps_done = steps_done
+        self.average = Average(job.training.ema, (resumed and resumed.average) or self._now()) if job.training.ema else None
+        if self.average:
+            self.average.to(device if self.stage < 3 else torch.device("cpu"))
         if resumed:
             restore_moments(self.deepspeed, self.adapter, resumed.moments, self.stage, steps_done)
 
@@ -100,7 +107,25 @@ class Engine:
         norm = None if self.stage else torch.nn.utils.get_total_norm([p.grad for p in self.adapter.values() if p.grad is not None])
         self.deepspeed.step()
         self.gradient_sum.zero_()
+        self.steps_done += 1
+        if self.average and self.average.is_due(self.steps_done):
+            self.average.take(self._now(), self.steps_done)
         return float(self.deepspeed.get_global_grad_norm() if norm is None else norm)
+
+    def _now(self) -> Mapping[str, Tensor]:
+        """What is trained; under ZeRO-3 gathered, which is a collective."""
+        return self.adapter_tensors() if self.stage == 3 else self.adapter
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with the average in the place of the weights. A collective under ZeRO-3."""
+        assert self.average
+        own = self.adapter_tensors()
+        set_parameters(self.adapter, self.average.tensors, self.stage)
+        try:
+            yield
+        finally:
+            set_parameters(self.adapter, own, self.stage)
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """The adapter in float32 on the CPU, on every worker."""
@@ -108,7 +133,8 @@ class Engine:
 
     def state(self) -> State:
         """What a checkpoint holds, on every worker; a collective."""
-        return State(self.adapter_tensors(), gather_state(self.deepspeed, self.adapter, self.stage))
+        average = {name: tensor.cpu().clone() for name, tensor in self.average.tensors.items()} if self.average else None
+        return State(self.adapter_tensors(), gather_state(self.deepspeed, self.adapter, self.stage), average)
 
 
 def _shard(model: PeftModel, config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from ray_s2v.model.condition import collated
 from ray_s2v.ranks import everyone
 from ray_s2v.schema import Batch, ConfigError
 from ray_s2v.training.arrangement import largest_bucket
-from ray_s2v.training.checkpoint import load_state, save_checkpoint, save_final_adapter
+from ray_s2v.training.checkpoint import keep_as_final, load_state, save_checkpoint
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.held_out import Sample, evaluating, held_out_loss, with_other_sounds
 from ray_s2v.training.json_lines import open_lines
@@ -40,8 +41,15 @@ class Filming(Protocol):
 
     def due(self, steps_done: int) -> bool: ...
 
-    def make(self, network: Any, steps_done: int, device: torch.device, send: Callable[[dict[str, Any]], object]) -> dict[str, Any] | None:
-        """A collective; what came of it, on the first worker."""
+    def make(
+        self,
+        network: Any,
+        steps_done: int,
+        device: torch.device,
+        send: Callable[[dict[str, Any]], object],
+        averaged: Callable[[], AbstractContextManager[None]],
+    ) -> dict[str, Any] | None:
+        """A collective; what came of it, on the first worker. averaged: a block in which the network has the average of its weights."""
 
 
 def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filming: Filming | None = None) -> None:
@@ -91,9 +99,9 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
         state = engine.state()
         if is_first:
             progress = Progress(steps_done, assignment.fingerprint)
-            save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
+            saved = save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
             if steps_done == assignment.num_steps:
-                save_final_adapter(folder / "adapter", state.adapter, config_of_lora)
+                keep_as_final(folder, saved)
             send({"checkpoint": steps_done})
 
     def between(steps_done: int) -> None:
@@ -105,7 +113,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             save(steps_done)
         if filming and filming.due(steps_done):
             with evaluating(engine.deepspeed):
-                line = filming.make(engine.deepspeed, steps_done, device, send)
+                line = filming.make(engine.deepspeed, steps_done, device, send, engine.averaged)
             if line:
                 send({"validation": line})
 

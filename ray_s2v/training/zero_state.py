@@ -6,6 +6,7 @@ below stage 3's and the creation of Adam's state use DeepSpeed's internals, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,15 @@ def gathered(adapter: dict[str, nn.Parameter], stage: int) -> dict[str, Tensor]:
 
     with deepspeed.zero.GatheredParameters(list(adapter.values()), enabled=stage == 3):
         return {name: parameter.detach().float().cpu().clone() for name, parameter in adapter.items()}
+
+
+def set_parameters(adapter: dict[str, nn.Parameter], values: Mapping[str, Tensor], stage: int) -> None:
+    """Gives the parameters these values, which all workers have. Under stage 3 a collective."""
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(adapter.values()), modifier_rank=0, enabled=stage == 3), torch.no_grad():
+        for name, parameter in adapter.items():
+            parameter.copy_(values[name])
 
 
 def gather_state(engine: Any, adapter: dict[str, nn.Parameter], stage: int) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.config.validation import Scene
 from ray_s2v.model.lora import ADAPTER_FILE
 from ray_s2v.schema import RunStopped
+from ray_s2v.training.checkpoint import AVERAGE
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.json_lines import open_lines
 from ray_s2v.validation.making import Making
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 TELL_EVERY_S = 30.0
 TICK_S = 0.5
+ADAPTERS = "adapters"  # while videos are made of them
+FINAL = {"online": "adapter", "ema": f"adapter_{AVERAGE}"}
+FOLDERS = {"online": "", "ema": AVERAGE}  # of a checkpoint
 
 
 class Beside:
@@ -122,9 +126,10 @@ class Beside:
         try:
             if home.exists():  # of an earlier life of the run
                 shutil.rmtree(home)
-            (home / "adapter").mkdir(parents=True)
-            for name in (ADAPTER_FILE, "adapter_config.json"):
-                shutil.copy(checkpoint / name, home / "adapter" / name)
+            for weights in self.settings.made_with():
+                (home / ADAPTERS / weights).mkdir(parents=True)
+                for name in (ADAPTER_FILE, "adapter_config.json"):
+                    shutil.copy(checkpoint / FOLDERS[weights] / name, home / ADAPTERS / weights / name)
         except OSError as error:
             self.note(f"the videos of step {step} are left out: {error}")
             shutil.rmtree(home, ignore_errors=True)
@@ -142,7 +147,7 @@ class Beside:
 
     def _tell(self, step: int, failed: dict[str, str]) -> None:
         """Notes and reports what came of a checkpoint's videos."""
-        made = [scene.name for scene in self.scenes if scene.name not in failed]
+        made = [name for name in self.settings.video_names() if name not in failed]
         videos = {name: (self._home(step) / f"{name}.mp4").relative_to(self.run).as_posix() for name in made}
         line = {"step": step, "videos": videos, "failed": failed}
         self._add_line(line)
@@ -159,18 +164,23 @@ class Beside:
             self._tell(step, dict.fromkeys(missing, why))
         self.next = -1
         if steps[-1] == self.num_steps:
-            commands = [f"  {self._command(scene)}" for scene in self.scenes if scene.name in missing]
+            names = {
+                self.settings.video_name(scene.name, weights): (scene, weights)
+                for weights in self.settings.made_with()
+                for scene in self.scenes
+            }
+            commands = [f"  {self._command(name, *names[name])}" for name in missing]
             self.note("\n".join(["these make them:", *commands]))
 
-    def _command(self, scene: Scene) -> str:
+    def _command(self, name: str, scene: Scene, weights: str) -> str:
         """What makes a scene's video of all that the run has learnt."""
         given = {"picture": scene.picture, "speech": scene.speech, "prompt": scene.prompt, "seconds": scene.seconds}
-        places = {"adapter": self.run / "adapter", "out": self._home(self.num_steps) / f"{scene.name}.mp4"}
+        places = {"adapter": self.run / FINAL[weights], "out": self._home(self.num_steps) / f"{name}.mp4"}
         options = [f"--{name}={value}" for name, value in (given | places).items() if value is not None]
         return shlex.join(["python", "-m", "ray_s2v.sample", str(self.run / "job.yaml"), *options])
 
     def _missing(self, step: int) -> list[str]:
-        return [scene.name for scene in self.scenes if not (self._home(step) / f"{scene.name}.mp4").is_file()]
+        return [name for name in self.settings.video_names() if not (self._home(step) / f"{name}.mp4").is_file()]
 
     def _drop_next(self) -> None:
         if self.next >= 0:
@@ -178,7 +188,7 @@ class Beside:
             self.next = -1
 
     def _remove_adapter(self, step: int) -> None:
-        shutil.rmtree(self._home(step) / "adapter", ignore_errors=True)
+        shutil.rmtree(self._home(step) / ADAPTERS, ignore_errors=True)
 
     def _home(self, step: int) -> Path:
         return self.run / "validation" / f"step_{step:06d}"

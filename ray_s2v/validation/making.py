@@ -23,7 +23,7 @@ DEATHS = {
 
 
 class Making:
-    """Waits for the room that the job's `validation` reserves, then makes `home/NAME.mp4` of every scene from `home/adapter`."""
+    """Waits for the room that the job's `validation` reserves, then makes `home/NAME.mp4` of every scene from `home/adapters`."""
 
     def __init__(self, job: Job, home: Path) -> None:
         assert job.validation
@@ -83,4 +83,4 @@ def _make(job: Job, home: Path, words: Queue) -> dict[str, str]:
     def say(**record: Any) -> None:
         words.actor.put_nowait.remote({"home": home, **record})
 
-    return make_all(job, home / "adapter", home, lambda text: say(doing=text), lambda scene, file: say(preview=(scene, file)))
+    return make_all(job, home / "adapters", home, lambda text: say(doing=text), lambda scene, file: say(preview=(scene, file)))

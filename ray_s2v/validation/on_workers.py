@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from ray_s2v.validation.sampler import lost_frames, num_clips, sampled_clips
 from ray_s2v.validation.video import Shot, pictures_of, shots_of
 
 TELL_EVERY_S = 30.0
+Send = Callable[[dict[str, Any]], object]
 
 
 class OnWorkers:
@@ -52,7 +54,12 @@ class OnWorkers:
         return self.settings.due(steps_done, self.num_steps)
 
     def make(
-        self, network: VelocityModel, steps_done: int, device: torch.device, send: Callable[[dict[str, Any]], object]
+        self,
+        network: VelocityModel,
+        steps_done: int,
+        device: torch.device,
+        send: Send,
+        averaged: Callable[[], AbstractContextManager[None]],
     ) -> dict[str, Any] | None:
         """What came of the videos of what the network has learnt, as a line of validation.jsonl, on the first worker. A collective.
 
@@ -63,31 +70,51 @@ class OnWorkers:
         home.mkdir(parents=True, exist_ok=True)
         rank, workers = dist.get_rank(), dist.get_world_size()
         together = self.job.zero.stage == 3
-        own = list(self.shots.items())[slice(None) if together else slice(rank, None, workers)]
-        turns = Turns(sum(num_clips(shot.shown.speech.shape[-1], self.job.sampling) for _, shot in own))
-        failed = dict(self.unreadable)
         vae = VideoEncoder(self.job.encoders.vae.path, str(device))
-        for name, shot in own:
-            told = _Told(self.job.sampling, self.run, home / name, steps_done, device, send if not (together and rank) else None)
+        failed: dict[str, str] = {}
+        for weights in self.settings.made_with():
+            with averaged() if weights == "ema" else nullcontext():
+                own = list(self.shots.items())[slice(None) if together else slice(rank, None, workers)]
+                named = [(self.settings.video_name(scene, weights), shot) for scene, shot in own]
+                failed |= self._all(network, vae, named, home, steps_done, device, send, together)
+            failed |= {self.settings.video_name(scene, weights): reason for scene, reason in self.unreadable.items()}
+        failed = {name: reason for share in everyone(failed) for name, reason in share.items()}
+        if rank:
+            return None
+        made = [name for name in self.settings.video_names() if name not in failed]
+        videos = {name: (home / f"{name}.mp4").relative_to(self.run).as_posix() for name in made}
+        line = {"step": steps_done, "videos": videos, "failed": failed}
+        self._add_line(line)
+        return line
+
+    def _all(
+        self,
+        network: VelocityModel,
+        vae: VideoEncoder,
+        named: Sequence[tuple[str, Shot]],
+        home: Path,
+        steps_done: int,
+        device: torch.device,
+        send: Send,
+        together: bool,
+    ) -> dict[str, str]:
+        """Makes this worker's videos; why some could not be made."""
+        turns = Turns(sum(num_clips(shot.shown.speech.shape[-1], self.job.sampling) for _, shot in named))
+        failed, is_kept = {}, not together or dist.get_rank() == 0
+        for name, shot in named:
+            told = _Told(self.job.sampling, self.run, home / name, steps_done, device, send if is_kept else None)
             frames = self._frames(network, vae, _moved(shot, device), turns, told)
             try:
-                if together and rank:
-                    deque(frames, maxlen=0)
-                else:
+                if is_kept:
                     write_video(home / f"{name}.mp4", frames, FRAME_RATE, shot.sound, shot.sample_rate)
+                else:
+                    deque(frames, maxlen=0)
             except (OSError, RuntimeError, MemoryError) as error:
                 if together or not (isinstance(error, OSError) or is_lack_of_memory(error)):
                     raise
                 failed[name] = str(error).partition("\n")[0]
         turns.rest()
-        failed = {name: reason for share in everyone(failed) for name, reason in share.items()}
-        if rank:
-            return None
-        made = [scene.name for scene in self.settings.all_scenes() if scene.name not in failed]
-        videos = {name: (home / f"{name}.mp4").relative_to(self.run).as_posix() for name in made}
-        line = {"step": steps_done, "videos": videos, "failed": failed}
-        self._add_line(line)
-        return line
+        return failed
 
     def _frames(self, network: VelocityModel, vae: VideoEncoder, shot: Shot, turns: Turns, told: _Told) -> Iterator[Any]:
         settings, num_frames = self.job.sampling, shot.shown.speech.shape[-1]
@@ -131,7 +158,7 @@ class _Told:
         video: Path,
         steps_done: int,
         device: torch.device,
-        send: Callable[[dict[str, Any]], object] | None,
+        send: Send | None,
     ) -> None:
         self.settings, self.run, self.video, self.steps_done, self.send = settings, run, video, steps_done, send
         self.num_steps, self.told_at = 0, time.monotonic()

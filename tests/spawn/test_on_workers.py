@@ -28,7 +28,7 @@ def job(stage: int, workers: int, folder: Path, vae: Path) -> Job:
     settings = tiny_job(stage, workers).model_dump() | {
         "run": {"folder": str(folder)},
         "checkpoint": {"every": STEPS_DONE},
-        "validation": {"every": STEPS_DONE, "gpus": 0, "place": "workers", "scenes": scenes},
+        "validation": {"every": STEPS_DONE, "gpus": 0, "place": "workers", "weights": "both", "scenes": scenes},
         "sampling": {"size": "64x64", "num_frames": 8, "steps": 2},
     }
     settings["encoders"]["vae"]["path"] = str(vae)
@@ -71,7 +71,7 @@ def _worker(worker: int, workers: int, port: int, given: Job, films: bool, out: 
     def between(steps_done: int) -> None:
         if films and filming.due(steps_done):
             with evaluating(engine.deepspeed):
-                lines.append(filming.make(engine.deepspeed, steps_done, cpu, lambda _: None))
+                lines.append(filming.make(engine.deepspeed, steps_done, cpu, lambda _: None, engine.averaged))
 
     batches = (tiny_batch(step, [slot]) for step in range(STEPS_DONE + 1) for slot in range(worker, SLOTS, workers))
     train(engine, batches, given.training, range(STEPS_DONE + 1), STEPS_DONE + 1, records.append, between)
@@ -100,8 +100,8 @@ def test_videos_are_the_same_whoever_makes_them(tmp_path: Path) -> None:
     for name, (stage, workers) in ways.items():
         first, *others = run(stage, workers, tmp_path / name, tmp_path / "vae")
         assert first["losses"] == pytest.approx(undisturbed, abs=1e-5)
-        videos = {scene: f"validation/step_000002/{scene}.mp4" for scene in SCENES}
-        assert first["lines"] == [{"step": STEPS_DONE, "videos": videos, "failed": {"gone": "no sound"}}]
+        videos = {scene + weights: f"validation/step_000002/{scene}{weights}.mp4" for weights in ("", "_ema") for scene in SCENES}
+        assert first["lines"] == [{"step": STEPS_DONE, "videos": videos, "failed": {"gone": "no sound", "gone_ema": "no sound"}}]
         assert all(other["lines"] == [None] for other in others)
         (line,) = (tmp_path / name / "validation.jsonl").read_text().splitlines()
         assert json.loads(line) == first["lines"][0]
@@ -114,3 +114,6 @@ def test_videos_are_the_same_whoever_makes_them(tmp_path: Path) -> None:
         assert np.ptp(one) > 20, "there is something to see"
         for other in ("again", "two", "sharded"):
             assert abs(pictures(tmp_path / other, scene).astype(float) - one).mean() < 0.5, (scene, other)
+            averages = [pictures(tmp_path / folder, f"{scene}_ema").astype(float) for folder in ("one", other)]
+            assert abs(averages[0] - averages[1]).mean() < 0.5, (scene, other)
+            assert abs(averages[0] - one).mean() > 1

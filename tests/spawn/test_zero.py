@@ -100,7 +100,8 @@ def test_resumed_runs_go_on_as_if_undisturbed(runs, tmp_path):
         undisturbed = results[2, case.stage]
         if case in same:
             assert result["losses"] == undisturbed["losses"][3:], f"stage {case.stage}: the same to the last bit"
-            assert all(torch.equal(result["adapter"][name], value) for name, value in undisturbed["adapter"].items())
+            for kind in ("adapter", "averaged"):
+                assert all(torch.equal(result[kind][name], value) for name, value in undisturbed[kind].items())
         else:
             assert result["losses"] == pytest.approx(undisturbed["losses"][3:], abs=1e-5)
     fewer = [Case(stage, tmp_path / f"one{stage}", 3, STEPS, folder / "w2s2" / "step_000003") for stage in (2, 3)]
@@ -132,6 +133,22 @@ def test_a_checkpoint_holds_the_moments_of_every_adapter_tensor(runs):
     state = load_state(runs[0] / "w1s2" / "step_000003")
     assert {name.rsplit(".", 1)[0] for name in state.moments} == set(state.adapter)
     assert all(moment.abs().max() > 0 for moment in state.moments.values())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_average_is_that_of_the_weights_every_third_step(runs, stage, workers):
+    """A step n keeps at most (1 + n) / (10 + n) of it: 4/13 at step 3; at step 6 the job's 0.4, which is less than 7/16."""
+    folder, results = runs
+    average = {adapter_name(n): p.detach() for n, p in adapted_network().named_parameters() if p.requires_grad}
+    for step, kept in ((3, (4 / 13) ** 3), (6, 0.4**3)):
+        state = load_state(folder / f"w{workers}s{stage}" / f"step_{step:06d}")
+        average = {name: kept * tensor + (1 - kept) * state.adapter[name] for name, tensor in average.items()}
+        for name, tensor in average.items():
+            torch.testing.assert_close(state.average[name], tensor, atol=1e-6, rtol=1e-5)
+    result = results[workers, stage]
+    assert all(torch.equal(result["averaged"][name], tensor) for name, tensor in state.average.items())
+    assert all(torch.equal(result["adapter"][name], tensor) for name, tensor in state.adapter.items()), "as it was, after a look"
 
 
 STOPS = {

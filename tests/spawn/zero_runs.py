@@ -51,6 +51,7 @@ def tiny_job(stage: int, workers: int, routes: tuple[tuple[float, int, int], ...
             "model": {"path": "-", "base_precision": "fp32"},
             "training": {
                 "steps": STEPS, "global_batch": SLOTS, "workers": workers, "learning_rate": 0.01, "warmup_steps": 2, "clip_grad_norm": 0.05,
+                "ema": {"decay": 0.4, "every": 3},
             },
             "zero": {"stage": stage},
             "tread": {"routes": [dict(zip(keys, route, strict=True)) for route in routes]},
@@ -155,7 +156,10 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
         train(engine, _batches(case, worker, workers), job.training, range(case.first_step, case.end_step), STEPS, records.append, save)
     except UnusableStep as stop:
         error = str(stop)
+    with engine.averaged():
+        averaged = engine.adapter_tensors()
     return {
+        "averaged": averaged,
         "losses": [record.loss for record in records],
         "norms": [record.gradient_norm for record in records],
         "clips": [record.clip_ids for record in records],

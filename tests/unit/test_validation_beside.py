@@ -115,7 +115,7 @@ def test_due_checkpoints_are_made_from_a_copy_of_their_adapter(tmp_path: Path) -
     run.save(4)
     (maker,) = run.makers
     assert maker.home == tmp_path / "validation/step_000004"
-    assert {file.name: file.read_text() for file in (maker.home / "adapter").iterdir()} == {
+    assert {file.name: file.read_text() for file in (maker.home / "adapters/online").iterdir()} == {
         "adapter_model.safetensors": "adapter_model.safetensors of 4",
         "adapter_config.json": "adapter_config.json of 4",
     }
@@ -150,7 +150,7 @@ def test_newest_waits_for_the_one_at_work_and_older_ones_are_left_out(tmp_path: 
     run.makers[0].make("face", "sad")
     run.beside.look()
     assert run.asked() == ["step_000004", "step_000012"]
-    assert (run.makers[1].home / "adapter/adapter_config.json").read_text() == "adapter_config.json of 12"
+    assert (run.makers[1].home / "adapters/online/adapter_config.json").read_text() == "adapter_config.json of 12"
 
 
 def test_one_that_died_has_made_what_is_there(tmp_path: Path) -> None:
