@@ -18,6 +18,7 @@ from ray_s2v.reporting.messages import Event, Figures, Message, Video
 from ray_s2v.schema import ConfigError
 
 END_S = 20.0  # that all services together get in the end to take what waits
+STOPPED_S = 8.0  # after Ctrl-C, when somebody waits for the prompt
 
 
 def check_services(job: Job) -> None:
@@ -27,7 +28,7 @@ def check_services(job: Job) -> None:
 
 
 class Outside:
-    """Passes on what training/driver.py's run_training reports. Nothing here waits for a service, but `end`, which does for END_S."""
+    """Passes on what training/driver.py's run_training reports. Only `end` waits for a service, for END_S or STOPPED_S."""
 
     def __init__(self, job: Job, folder: Path, num_steps: int, first_step: int, note: Callable[[str], None]) -> None:
         self.folder, self.num_steps, self.note = folder, num_steps, note
@@ -65,7 +66,7 @@ class Outside:
         """Tells how the run ended, and returns what the services did not take, a line each. error: its first line."""
         self._announce(outcome, self.steps_done, self.last_figures, text=error)
         deliveries = [*self.trackers, *(delivery for delivery, _ in self.webhooks)]
-        lines = end_all(deliveries, outcome != "finished", END_S)
+        lines = end_all(deliveries, outcome != "finished", STOPPED_S if outcome == "stopped" else END_S)
         self._pass_on_notes()
         return lines
 

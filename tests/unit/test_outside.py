@@ -14,7 +14,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.config.tracking import Webhook, wrong_environment
 from ray_s2v.job_file import dump_job
 from ray_s2v.reporting import outside
-from ray_s2v.reporting.outside import END_S, Outside
+from ray_s2v.reporting.outside import STOPPED_S, Outside
 from ray_s2v.reporting.services import webhook, weights_and_biases
 from ray_s2v.schema import RunStopped
 from tests.jobs import changed, mistakes
@@ -152,7 +152,7 @@ def test_dead_services_cost_a_run_nothing_but_the_end(tmp_path: Path, monkeypatc
             told.show({"checkpoint": 100})
         began = time.monotonic()
         lines = told.end("stopped")
-        assert time.monotonic() - began < END_S + 1
+        assert time.monotonic() - began < STOPPED_S + 1
     wandb_line, *others = lines
     assert wandb_line.startswith(f"W&B: `wandb sync {tmp_path}/wandb/offline-run-")
     assert others == [
