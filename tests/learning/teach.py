@@ -1,4 +1,4 @@
-"""Makes the small weights that the learning tests begin with: `python -m tests.learning.teach WEIGHTS [--minutes M M M]`, on a GPU.
+"""Makes the small weights that the learning tests begin with: `python -m tests.learning.teach WEIGHTS [--minutes M M M]`, on a GPU (on a CPU it takes hours).
 
 A VAE and a speech encoder taught on the drawn faces and voices, a text encoder left as it was drawn, and the S2V network taught on
 world.py's lamp-lit clips, its every weight, by the flow loss of the trainer itself. What is there already is not made again.
@@ -39,7 +39,6 @@ from tests.learning.world import NUM_FRAMES, Shown, lamp_lit, spoken
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LENGTH = HISTORY_FRAMES + 2 * NUM_FRAMES  # frames of a clip
-NUM_CLIPS = 4000
 RATE = 2e-3
 Tensors = dict[str, Tensor]
 SPEECH = "wav2vec2-large-xlsr-53-english"
@@ -115,8 +114,8 @@ def taught(
             break
         step.rate.fill_(RATE * min(1.0, (number + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * part)))
         recent += step(batch_of(number))
-        if number % 1000 == 999:
-            print(f"{name}: step {number + 1}, {part:.0%} of the time, loss {recent.item() / 1000:.5f}", flush=True)
+        if number % 250 == 249:
+            print(f"{name}: step {number + 1}, {part:.0%} of the time, loss {recent.item() / 250:.5f}", flush=True)
             recent.zero_()
     print(f"{name}: {number} steps in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -292,15 +291,20 @@ def measured(network: nn.Module, rows: Rows) -> str:
     return f"loss {own:.4f}, with another's sound {other - own:+.4f}, without {without - own:+.4f}"
 
 
-def teach_network(weights: Path, rows: Rows, minutes: float) -> None:
+def teach_network(weights: Path, rows: Rows, minutes: float, batch: int) -> None:
+    """What is in the folder already is taught further."""
     torch.manual_seed(0)
-    network = WanS2VTransformer3DModel(
-        num_attention_heads=6, attention_head_dim=16, text_dim=64, freq_dim=64, audio_dim=16, audio_inject_layers=(0, 2), ffn_dim=160,
-        num_layers=4,
-    ).to(DEVICE)  # fmt: skip
+    if (weights / "config.json").exists():
+        network = WanS2VTransformer3DModel.from_pretrained(weights, torch_dtype=torch.float32)
+    else:
+        network = WanS2VTransformer3DModel(
+            num_attention_heads=6, attention_head_dim=16, text_dim=64, freq_dim=64, audio_dim=16, audio_inject_layers=(0, 2), ffn_dim=160,
+            num_layers=4,
+        )  # fmt: skip
+    network.to(DEVICE)
     taught(
         list(network.parameters()),
-        lambda step: drawn(rows, (4, step), 128),
+        lambda step: drawn(rows, (4, step), batch),
         lambda batch: losses(network, batch).mean(),
         minutes,
         "network",
@@ -328,12 +332,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("weights", type=Path)
     parser.add_argument("--minutes", type=float, nargs=3, default=(0.8, 8.0, 6.0), help="of speech, VAE and network")
+    parser.add_argument("--clips", type=int, default=4000, help="that the network learns from")
+    parser.add_argument("--batch", type=int, default=128, help="rows of a step of the network")
+    parser.add_argument("--further", action="store_true", help="teach the network that is there already further")
     options = parser.parse_args()
     weights, (speech, vae, network) = options.weights, options.minutes
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     started = time.monotonic()
-    shown = clips(lamp_lit, 0, NUM_CLIPS)
-    print(f"{NUM_CLIPS} clips in {time.monotonic() - started:.0f} s", flush=True)
+    shown = clips(lamp_lit, 0, options.clips)
+    print(f"{options.clips} clips in {time.monotonic() - started:.0f} s", flush=True)
     weights.mkdir(parents=True, exist_ok=True)
     if not (weights / "text_encoder").exists():
         torch.manual_seed(0)
@@ -347,8 +354,8 @@ def main() -> None:
     if network:
         rows = rows_of(weights, shown)
         print(f"rows after {time.monotonic() - started:.0f} s", flush=True)
-        if not (weights / "config.json").exists():
-            teach_network(weights, rows, network)
+        if options.further or not (weights / "config.json").exists():
+            teach_network(weights, rows, network, options.batch)
         lamps, some, held_out = (
             rows_of(weights, clips(*which)) for which in ((lamp_lit, 10_000, 100), (spoken, 0, 24), (spoken, 10_000, 100))
         )
