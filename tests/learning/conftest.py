@@ -18,7 +18,7 @@ from tests.learning.world import NUM_FRAMES, SIDE, loudness
 WEIGHTS = Path(__file__).parent / "weights"
 SPEECH = "wav2vec2-large-xlsr-53-english"
 LENGTH = 6 * FRAME_RATE  # frames of a clip: continuations have all of their history
-STEPS = 150
+STEPS = 200
 NUM_TRAINED, NUM_HELD_OUT = 24, 6
 
 
@@ -54,10 +54,15 @@ def held_out_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Talking]:
 
 def job_settings(clips: Path, held_out: Path, run: Path) -> dict[str, Any]:
     """A job that learns from the clips for STEPS steps."""
-    clip = {"resolution": f"{SIDE}x{SIDE}", "num_frames": NUM_FRAMES}
+    # One window of each clip and kind: encoding them takes longest.
+    clip = {"resolution": f"{SIDE}x{SIDE}", "num_frames": NUM_FRAMES, "windows_per_clip": 1}
     return {
         "run": {"folder": str(run)},
-        "data": {"decode_cpus": 0.25, "sources": [{"path": str(clips), **clip}, {"path": str(held_out), "is_eval": True, **clip}]},
+        "data": {
+            "store": str(run.parent / "store"),
+            "decode_cpus": 0.25,
+            "sources": [{"path": str(clips), **clip}, {"path": str(held_out), "is_eval": True, **clip}],
+        },
         "held_out": {"every": STEPS, "clips": NUM_HELD_OUT, "levels": 4},
         "encoders": {
             "vae": {"path": str(WEIGHTS / "vae"), "cpus": 0.2},

@@ -1,5 +1,6 @@
 """A network that knows faces, but not that mouths speak, learns it by LoRA through the main job; with sound that comes late it does not."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from tests.learning.conftest import LENGTH, NUM_TRAINED, STEPS, Talking, job_settings, write_clips
 from tests.learning.mouth import openings
+from tests.learning.world import NUM_FRAMES
 
 pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[2]
 SEEDS = [1, 2, 3]
 LATE = 5  # frames
+LAGS = 6  # frames
 LOST = 3  # frames of the sound at the beginning for which a video has no pictures
 
 
@@ -55,6 +58,8 @@ def taught(held_out_clips: list[Talking], tmp_path_factory: pytest.TempPathFacto
         "space": {"run.seed": {"values": SEEDS}},
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    for seed in SEEDS:  # which windows are shown is drawn by the seed, and a sweep encodes those of its job alone
+        run("encode", str(folder / "job.yaml"), f"run.seed={seed}")
     run("tune", str(folder / "sweep.yaml"))
     return sorted((folder / "sweep/trials").iterdir())
 
@@ -69,38 +74,54 @@ def test_it_learns_what_clips_that_it_never_saw_look_and_sound_like(taught: list
     assert fall >= before[0]["loss"] / 3
     assert fall > 3 * np.ptp(losses)
     assert worse.mean() > 3 * np.ptp(worse)
-    assert worse.mean() > 3 * abs(before[0]["worse_with_other_sound"])
+    assert worse.min() > before[0]["worse_with_other_sound"], "the lamp has followed the voice before; now the mouth does"
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 3])
 def test_its_mouths_speak(taught: list[Path], held_out_clips: list[Talking], number: int, tmp_path: Path) -> None:
     """In step to the frame, in the first clip and in those that go on from it."""
-    talking, video = held_out_clips[number], tmp_path / "told.mp4"
-    options = {
-        "picture": talking.path,
-        "speech": talking.path,
-        "prompt": talking.look.caption,
-        "adapter": taught[0] / "adapter",
-        "out": video,
-    }
-    run("sample", str(taught[0] / "job.yaml"), *(f"--{name}={value}" for name, value in options.items()))
-    pictures = pictures_of(video)
-    assert len(pictures) == LENGTH - LOST
-    opened = openings(pictures, talking.look)
-    at = {lag: correlation(opened[3:-3], talking.loudness[LOST + 3 + lag : LENGTH - 3 + lag]) for lag in range(-3, 4)}
-    print(f"correlation of opening and loudness: {at}")
-    assert at[0] >= 0.6
-    assert max(at, key=lambda lag: at[lag]) == 0
+    at = by_lag(told(taught[0], held_out_clips[number], tmp_path / "told.mp4"), held_out_clips[number])
+    print(f"correlation of opening and loudness by lag, in the first clip and all after it: {at}")
+    for part in at:
+        assert part[0] >= 0.6
+        assert max(part, key=lambda lag: part[lag]) == 0
 
 
-def test_it_does_not_learn_from_sound_that_comes_late(held_out_clips: list[Talking], tmp_path: Path) -> None:
+def test_it_does_not_learn_from_sound_that_comes_late(taught: list[Path], held_out_clips: list[Talking], tmp_path: Path) -> None:
+    """Then mouths are as many frames off, and the loss of clips whose sound is in step stays above all seeds' of the others."""
     write_clips(tmp_path / "clips", range(NUM_TRAINED), LATE)
     settings = job_settings(tmp_path / "clips", held_out_clips[0].path.parent, tmp_path / "run")
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(settings))
+    run("encode", str(tmp_path / "job.yaml"))
     run("train", str(tmp_path / "job.yaml"))
-    before, after = measured(tmp_path / "run")
-    print(f"late: worse with another's sound {before['worse_with_other_sound']:.5f} -> {after['worse_with_other_sound']:.5f}")
-    assert after["worse_with_other_sound"] < 0
+    in_step, late = [measured(folder)[1] for folder in taught], measured(tmp_path / "run")[1]
+    print(f"late: loss {late['loss']:.4f}, worse with another's sound {late['worse_with_other_sound']:.5f}")
+    assert late["loss"] > max(line["loss"] for line in in_step)
+    assert late["worse_with_other_sound"] < min(line["worse_with_other_sound"] for line in in_step)
+    at, _ = by_lag(told(tmp_path / "run", held_out_clips[0], tmp_path / "told.mp4"), held_out_clips[0])
+    print(f"late: correlation by lag {at}")
+    assert at[0] < 0.6
+    assert max(at, key=lambda lag: at[lag]) != 0
+
+
+def told(taught: Path, talking: Talking, video: Path) -> NDArray[np.uint8]:
+    """The pictures of a video of what a run has learnt, to a clip's first picture, speech and caption."""
+    options = {"picture": talking.path, "speech": talking.path, "prompt": talking.look.caption, "adapter": taught / "adapter", "out": video}
+    run("sample", str(taught / "job.yaml"), *(f"--{name}={value}" for name, value in options.items()))
+    pictures = pictures_of(video)
+    assert LENGTH - LOST <= len(pictures) <= LENGTH - LOST + 1, "the last packet of sound may reach into one frame more"
+    return pictures[: LENGTH - LOST]
+
+
+def by_lag(pictures: NDArray[np.uint8], talking: Talking) -> list[dict[int, float]]:
+    """How openings go with the loudness so many frames later: in the first clip, and the mean of those between it and the last."""
+    opened, ends = openings(pictures, talking.look), range(NUM_FRAMES - LOST, LENGTH - NUM_FRAMES, NUM_FRAMES)
+    clips = []
+    for begin, end in itertools.pairwise([0, *ends]):
+        lags = [lag for lag in range(-LAGS, LAGS + 1) if LOST + begin + lag >= 0 and LOST + end + lag <= LENGTH]
+        clips.append({lag: correlation(opened[begin:end], talking.loudness[LOST + begin + lag : LOST + end + lag]) for lag in lags})
+    shared = set.intersection(*(set(clip) for clip in clips[1:]))
+    return [clips[0], {lag: float(np.mean([clip[lag] for clip in clips[1:]])) for lag in sorted(shared)}]
 
 
 def pictures_of(path: Path) -> NDArray[np.uint8]:
