@@ -29,7 +29,7 @@ AUTOSCALING = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "3",
     "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "0.5",  # Ray Train gives up before the nodes are there, and tries again
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "2",  # Ray Train gives up before the nodes are there, and tries again
 }
 LISTS = ["cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands"]
 LISTS += [f"{whose}_commands" for whose in ("setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")]
@@ -60,7 +60,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     config = {
         "cluster_name": "alone",
         "max_workers": 4,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": 0.2,  # longer than Ray Train takes to try again, or nodes could come and go in turns for ever
         "upscaling_speed": 9,
         "provider": {
             "type": "external",
