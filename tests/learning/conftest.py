@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.io import wavfile
 
 from ray_s2v.demo.faces import PITCHES, Look, draw_face, random_look, speak
 from ray_s2v.media.write import write_video
@@ -18,7 +19,7 @@ from tests.learning.world import NUM_FRAMES, SIDE, loudness
 WEIGHTS = Path(__file__).parent / "weights"
 SPEECH = "wav2vec2-large-xlsr-53-english"
 LENGTH = 6 * FRAME_RATE  # frames of a clip: continuations have all of their history
-STEPS = 200
+STEPS = 120
 NUM_TRAINED, NUM_HELD_OUT = 24, 6
 
 
@@ -28,23 +29,31 @@ class Talking:
 
     path: Path
     look: Look
+    voice: NDArray[np.float32]
     loudness: NDArray[np.float64]  # of the voice at each frame, which is how far the mouth opens
 
 
-def write_clips(folder: Path, numbers: range, late: int = 0) -> list[Talking]:
-    """Faces that say what is heard, each with its caption. late: frames by which the sound comes too late."""
+def write_clips(folder: Path, numbers: range) -> list[Talking]:
+    """Faces that say what is heard, each with its caption."""
     folder.mkdir(parents=True)
     made = []
     for number in numbers:
         random = np.random.default_rng((9, number))
         look = random_look(random)
         voice = speak(LENGTH / FRAME_RATE, SAMPLE_RATE, PITCHES[look.pitch], random)
-        talking = Talking(folder / f"talking_{number}.mp4", look, loudness(voice, LENGTH))
+        talking = Talking(folder / f"talking_{number}.mp4", look, voice, loudness(voice, LENGTH))
         pictures = draw_face(look, SIDE, SIDE, talking.loudness)
-        write_video(talking.path, pictures, FRAME_RATE, np.roll(voice, late * SAMPLES_PER_FRAME), SAMPLE_RATE)
+        write_video(talking.path, pictures, FRAME_RATE, voice, SAMPLE_RATE)
         talking.path.with_suffix(".txt").write_text(look.caption)
         made.append(talking)
     return made
+
+
+def write_late_sounds(folder: Path, clips: list[Talking], late: int) -> None:
+    """What the clips say, so many frames later than their mouths do."""
+    folder.mkdir()
+    for talking in clips:
+        wavfile.write(folder / f"{talking.path.stem}.wav", SAMPLE_RATE, np.roll(talking.voice, late * SAMPLES_PER_FRAME))
 
 
 @pytest.fixture(scope="session")
@@ -52,16 +61,17 @@ def held_out_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Talking]:
     return write_clips(tmp_path_factory.mktemp("learning") / "held_out", range(1000, 1000 + NUM_HELD_OUT))
 
 
-def job_settings(clips: Path, held_out: Path, run: Path) -> dict[str, Any]:
-    """A job that learns from the clips for STEPS steps."""
+def job_settings(clips: Path, held_out: Path, run: Path, sounds: Path | None = None) -> dict[str, Any]:
+    """A job that learns from the clips, with their own sound or that of another folder, for STEPS steps."""
     # One window of each clip and kind: encoding them takes longest.
     clip = {"resolution": f"{SIDE}x{SIDE}", "num_frames": NUM_FRAMES, "windows_per_clip": 1}
+    trained = {"path": str(clips), **clip, **({"audio_path": str(sounds)} if sounds else {})}
     return {
         "run": {"folder": str(run)},
         "data": {
             "store": str(run.parent / "store"),
             "decode_cpus": 0.25,
-            "sources": [{"path": str(clips), **clip}, {"path": str(held_out), "is_eval": True, **clip}],
+            "sources": [trained, {"path": str(held_out), "is_eval": True, **clip}],
         },
         "held_out": {"every": STEPS, "clips": NUM_HELD_OUT, "levels": 4},
         "encoders": {
