@@ -35,7 +35,7 @@ ON_GPU = torch.cuda.is_available()
 LAYERS, HEADS, HEAD_DIM = (12, 8, 128) if ON_GPU else (8, 4, 64)
 WIDTH, HEIGHT, FRAMES, BATCH = (480, 272, 48, 4) if ON_GPU else (96, 96, 32, 1)
 FIRST = 30  # steps: by then the first checkpoint has been written
-SETTLE_S, STRETCH_S, STRETCHES = 30, 12, 20
+SETTLE_S, STRETCH_S, STRETCHES = 20, 12, 16
 MAKER = "ray::_make"
 CPUS_FOR_VIDEOS = 8 if ON_GPU else 0.75
 
@@ -79,7 +79,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "model": {"path": str(weights), "base_precision": "bf16" if ON_GPU else "fp32"},
         "lora": {"rank": 16},
         "training": {
-            "steps": 1_000_000,
+            "steps": 3000,
             "global_batch": BATCH,
             "batch_size": BATCH,
             "continuation": 0.0,
