@@ -32,7 +32,7 @@ from ray_s2v.model.transformer import WanS2VTransformer3DModel
 
 ROOT = Path(__file__).parents[2]
 FIRST = 30  # steps: by then the first checkpoint has been written
-SETTLE_S, STRETCH_S, STRETCHES = 20, 12, 16
+SETTLE_S, STRETCH_S, STRETCHES = 20, 10, 40
 MAKER = "ray::_make"
 
 
