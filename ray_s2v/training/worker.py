@@ -15,6 +15,8 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from ray_s2v.data.held_out import shared_out
+from ray_s2v.data.share import with_features
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
@@ -65,11 +67,14 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
     checkpoint = chosen[0]
     first_step = load_progress(checkpoint).step if checkpoint else 0
 
-    is_first = dist.get_rank() == 0
+    is_first, workers = dist.get_rank() == 0, dist.get_world_size()
 
     def note(text: str) -> None:
         if is_first:
             send({"note": text})
+
+    if job.training.workers.is_elastic:
+        note(f"{workers} of {job.training.workers} workers train from step {first_step} on")
 
     if filming:
         with lack_told(f"encoding the scenes of validation, worker {dist.get_rank()}", device):
@@ -138,7 +143,8 @@ def _tables() -> Iterator[pa.Table]:
 
 def _held_out(assignment: Assignment, tables: Iterator[pa.Table]) -> list[Sample]:
     """This worker's held-out clips, whose rows come first. Raises ConfigError, on all workers alike, where an encoder did not load."""
-    num_rows, workers = len(assignment.held_out), dist.get_world_size()
+    workers = dist.get_world_size()
+    num_rows = len(shared_out(assignment.held_out, workers))
     first = itertools.islice(tables, num_rows // workers)
     rows = list(worker_rows(first, range(1), num_rows, dist.get_rank(), workers))
     if refusals := sorted({refusal for share in everyone([row["refusal"] for row in rows if "refusal" in row]) for refusal in share}):
@@ -149,7 +155,8 @@ def _held_out(assignment: Assignment, tables: Iterator[pa.Table]) -> list[Sample
 def _batches(assignment: Assignment, tables: Iterator[pa.Table], steps: range, device: torch.device) -> Iterator[Batch]:
     """This worker's micro-batches, in the order of the plan. Raises ConfigError where an encoder could not be loaded."""
     rows = worker_rows(tables, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
-    while batch := list(itertools.islice(rows, assignment.job.training.batch_size)):
-        if refusals := [row["refusal"] for row in batch if "refusal" in row]:
-            raise ConfigError(refusals[0])
-        yield collated(batch, device)
+    for _, of_step in itertools.groupby(with_features(rows), key=lambda row: row["step"]):
+        while batch := list(itertools.islice(of_step, assignment.job.training.batch_size)):
+            if refusals := [row["refusal"] for row in batch if "refusal" in row]:
+                raise ConfigError(refusals[0])
+            yield collated(batch, device)
