@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 
 def for_training(job: Job, with_encoders: bool) -> list[Asked]:
-    """The least of the workers, one row being fetched, the least of each encoder's actors if they run beside it, and the videos' process."""
+    """The least of the workers, one row being fetched, the least of each encoder's actors if they run beside, and the videos' process."""
     training = job.training
     reserved = (training.worker_cpus, training.worker_gpus, training.accelerator_type)
     workers = Asked("worker", "training.workers", "training.worker_", training.workers.min, *reserved)
