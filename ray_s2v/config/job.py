@@ -200,6 +200,7 @@ class Training(Section):
     batch_size: Count = 1  # clips that one worker takes at a time; accumulation follows
     workers: Pool = Pool(min=1, max=1)  # of {min, max} as many as there is room for: lost ones are done without, new ones join
     resize_every_s: Positive = 60.0  # how often workers of {min, max} look whether there is room for more, for which they start again
+    hang_timeout_s: Positive | None = 1800.0  # that a worker may stand still before it is ended and started again; null: for ever
     worker_cpus: Positive = 1.0
     worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
     gpu_memory_gib: Positive | None = None  # that a worker may take of its GPU; its share of the whole when none is given

@@ -68,8 +68,9 @@ def train(
     num_steps: int,
     report: Callable[[StepRecord], None],
     between: Callable[[int], None],
+    at: Callable[[str], object] = lambda place: None,
 ) -> None:
-    """Trains through `steps` of a run of `num_steps`; after each, `between` gets the number of steps done.
+    """Trains through `steps` of a run of `num_steps`; after each, `between` gets the number of steps done. `at` is told where it is.
 
     Raises UnusableStep on all workers alike, and RunStopped on the one whose memory runs out.
     """
@@ -78,14 +79,17 @@ def train(
     for step in steps:
         with lack_told(f"step {step}, worker {dist.get_rank()}", engine.device):
             started = time.monotonic()
+            at(f"at step {step}")
             given, share = _next_share(batches, turns)
             shares = everyone(share)
             # DeepSpeed divides by turns and workers; the step's gradient is the mean over the clips that can be read, wherever they lie.
             scale = workers * turns / _count_readable(step, shares)
+            at(f"at step {step}, in the network")
             losses = [loss for batch in given for loss in _counted(batch, engine.forward_backward(batch, scale))]
             outcomes = everyone(Outcome(losses, engine.gradients_finite()))
             _check_finite(step, shares, outcomes)
             rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
+            at(f"at step {step}, in the optimizer")
             norm = engine.step(rate)
             report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
         with lack_told(f"after step {step}, worker {dist.get_rank()}", engine.device):
