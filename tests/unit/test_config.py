@@ -176,6 +176,26 @@ def test_every_worker_has_clips_of_each_step(global_batch: int, workers: int, ba
             Job.model_validate(given_settings)
 
 
+def test_workers_are_a_number_or_a_least_and_a_most(tmp_path: Path) -> None:
+    elastic = load(tmp_path, changed({"training.workers": {"min": 2, "max": 8}})).training
+    assert (elastic.workers, str(elastic.workers), elastic.workers.is_elastic) == (Pool(min=2, max=8), "2 to 8", True)
+    assert [elastic.accumulation(workers) for workers in (2, 3, 8)] == [4, 3, 1]
+    fixed = load(tmp_path, changed({"training.workers": 2})).training
+    assert (str(fixed.workers), fixed.workers.is_elastic, fixed.model_dump()["workers"]) == ("2", False, 2)
+    assert elastic.model_dump()["workers"] == {"min": 2, "max": 8}
+    too_many = changed({"training.workers": {"min": 2, "max": 9}})
+    assert mistakes(tmp_path, too_many) == [
+        "training: global_batch 8 must be at least workers * batch_size = 9 * 1, or a worker would lack clips"
+    ]
+
+
+def test_second_shards_want_a_fixed_number_of_workers(tmp_path: Path) -> None:
+    elastic = {"training.workers": {"min": 2, "max": 4}, "zero": {"stage": 3, "hpz": 2}}
+    (line,) = mistakes(tmp_path, changed(elastic))
+    assert "zero.hpz 2 must divide training.workers, a fixed number (it is 2 to 4)" in line
+    assert load(tmp_path, changed(elastic | {"training.workers": 4})).zero.hpz == 2
+
+
 def test_rules_of_a_section_are_all_told(tmp_path: Path) -> None:
     wrong = {"training.epochs": 2, "training.worker_gpus": 0.5, "training.global_batch": 1}
     assert mistakes(tmp_path, changed(wrong)) == [
