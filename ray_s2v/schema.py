@@ -99,7 +99,7 @@ class PlanRow(TypedDict):
 
     step: int
     slot: int
-    clip_id: str
+    clip_id: str  # empty for a row that only fills up a step (data/share.py)
     video: str
     video_digest: str
     audio: str  # empty for a clip without sound
@@ -131,7 +131,7 @@ class Batch:
 
     step: int
     slots: list[int]
-    clip_ids: list[str]
+    clip_ids: list[str]  # empty for what only fills up a step
     errors: list[str]  # empty, or why the clip could not be read; it then adds nothing to loss and gradient
     latents: Tensor  # [batch, 16, latent_frames, h, w], clean and normalised
     reference: Tensor  # [batch, 16, 1, h, w]

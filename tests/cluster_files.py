@@ -74,7 +74,7 @@ def demands(job: Job, *, most: bool) -> tuple[list[dict[str, float]], list[dict[
         for encoder in (encoders.vae, encoders.text, encoders.speech)
         for _ in range(encoder.actors.max if most else encoder.actors.min)
     ]
-    return [worker] * training.workers, actors
+    return [worker] * (training.workers.max if most else training.workers.min), actors
 
 
 def grown(

@@ -122,7 +122,7 @@ def _mixed(job: Job, kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
         key: [max(values) if on_gpu else None for values in zip(*(figures[key] for figures in both), strict=True)]
         for key in ("allocated_gib", "reserved_gib")
     }
-    throughput = _throughput(step_ms / 1e3, tokens, job.training.batch_size, job.training.workers)
+    throughput = _throughput(step_ms / 1e3, tokens, job.training.batch_size, job.training.workers.max)
     return {"tokens": tokens, "step_ms": step_ms, **peaks, **throughput}
 
 

@@ -80,7 +80,7 @@ def timed_step(engine: Engine, batch: Batch, learning_rate: float) -> Step:
     clock = Clock(engine.device)
     hook = engine.deepspeed.module.register_forward_hook(lambda *_: clock.mark())
     clock.mark()
-    losses = engine.forward_backward(batch, 1.0)
+    losses = engine.forward_backward(batch, 1 / len(batch.slots))
     clock.mark()
     hook.remove()
     if not engine.gradients_finite():

@@ -29,7 +29,7 @@ class OneWorker:
         self.bucket, weights = bucket_of(job), RandomWeights(job.model.path, device, shared_on_host=device.type != "cpu")
         self.config = weights.outline().config
         # A step is one micro-batch of each worker here, whatever the job accumulates.
-        one_turn = self._training.model_copy(update={"global_batch": self._training.workers * self._training.batch_size})
+        one_turn = self._training.model_copy(update={"global_batch": self._training.workers.max * self._training.batch_size})
         job = job.model_copy(update={"training": one_turn})
         started = time.monotonic()
         model = network_for_training(job, job_lora(job), weights, device, self.bucket, self._note)

@@ -69,7 +69,7 @@ def run_benchmark(job: Job, steps: int, profile: Path | None, say: Callable[[str
 
 def _check(job: Job, weights: RandomWeights) -> None:
     """Raises ConfigError for what the workers would find out late."""
-    workers, gpus = job.training.workers, torch.cuda.device_count()
+    workers, gpus = job.training.workers.max, torch.cuda.device_count()
     if job.training.worker_gpus > 0 and workers > gpus:
         raise ConfigError(
             f"training.workers {workers}: the workers take a GPU each, and this machine has {gpus}; give training.workers={max(gpus, 1)}"
@@ -87,7 +87,7 @@ def _check(job: Job, weights: RandomWeights) -> None:
 
 def _run_workers(task: Task) -> None:
     # Daemons end with this process however it ends; what they must not do, start processes by multiprocessing, they do not.
-    context = mp.spawn(_worker, args=(task,), nprocs=task.job.training.workers, join=False, daemon=True)
+    context = mp.spawn(_worker, args=(task,), nprocs=task.job.training.workers.max, join=False, daemon=True)
     try:
         while not context.join():
             pass
@@ -111,7 +111,7 @@ def _worker(index: int, task: Task) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked too, and ends this process
     end_with(task.parent)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
-    workers, rank = task.job.training.workers, str(index)
+    workers, rank = task.job.training.workers.max, str(index)
     os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=str(workers))
     if task.job.training.worker_gpus > 0:
         device = torch.device("cuda", index)
@@ -140,7 +140,7 @@ def _worker(index: int, task: Task) -> None:
 def _join(backend: str, index: int, task: Task) -> None:
     # They meet in a file: a port that is free now may be another's a moment later.
     method = f"file://{task.folder / 'ranks'}"
-    dist.init_process_group(backend, init_method=method, rank=index, world_size=task.job.training.workers)
+    dist.init_process_group(backend, init_method=method, rank=index, world_size=task.job.training.workers.max)
 
 
 def _stop(file: Path, text: str) -> None:

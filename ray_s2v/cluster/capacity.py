@@ -44,10 +44,10 @@ class Asked(NamedTuple):
 
 
 def for_training(job: Job, with_encoders: bool) -> list[Asked]:
-    """The workers, one row being fetched, the least of each encoder's actors where they run beside it, and the videos' process."""
+    """The least of the workers, one row being fetched, the least of each encoder's actors if they run beside, and the videos' process."""
     training = job.training
     reserved = (training.worker_cpus, training.worker_gpus, training.accelerator_type)
-    workers = Asked("worker", "training.workers", "training.worker_", training.workers, *reserved)
+    workers = Asked("worker", "training.workers", "training.worker_", training.workers.min, *reserved)
     encoders = [_for_encoder(job, kind) for kind in ("video", "speech", "text") if with_encoders]
     return [workers, for_decoding(job), *encoders, *for_validation(job)]
 

@@ -14,10 +14,12 @@ from ray_s2v.model.fused.memory import ALLOCATOR
 from ray_s2v.schema import ConfigError
 
 # Read by Ray when it is imported or started. Nothing phones home; the controller looks at its workers every half second instead
-# of every two; workers keep the driver's folder, so relative paths mean the same everywhere.
+# of every two, and for 20 seconds, not 60, for a group of workers to start: after a node's death it first asks for as many as
+# before; workers keep the driver's folder, so relative paths mean the same everywhere.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     **ALLOCATOR,

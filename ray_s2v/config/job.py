@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from ray_s2v.config.hub import Hub
 from ray_s2v.config.sampling import Sampling
@@ -59,7 +60,7 @@ class Data(Section):
 
 
 class Pool(Section):
-    """Actors that Ray Data starts as there is work and room for them; a plain number is both, the least and the most."""
+    """Of actors or workers, as there is room for them: the least and the most. A plain number is both."""
 
     min: Count = 1
     max: Count
@@ -70,13 +71,24 @@ class Pool(Section):
         if isinstance(value, dict | Pool):
             return value
         if not isinstance(value, int) or value < 1:
-            raise ValueError("must be a number of actors, at least 1, or their least and most, such as {min: 1, max: 4}")
+            raise ValueError("must be a number, at least 1, or the least and the most, such as {min: 1, max: 4}")
         return {"min": value, "max": value}
 
     @model_validator(mode="after")
     def _in_order(self) -> Pool:
         refuse([f"min {self.min} must not be above max {self.max}"] if self.min > self.max else [])
         return self
+
+    @model_serializer
+    def _as_written(self) -> int | dict[str, int]:
+        return {"min": self.min, "max": self.max} if self.is_elastic else self.max
+
+    @property
+    def is_elastic(self) -> bool:
+        return self.min < self.max
+
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max}" if self.is_elastic else f"{self.max}"
 
 
 class Encoder(Section):
@@ -186,7 +198,9 @@ class Training(Section):
     epochs: Count | None = None
     global_batch: Count  # clips of one optimizer step, whatever the number of workers
     batch_size: Count = 1  # clips that one worker takes at a time; accumulation follows
-    workers: Count = 1
+    workers: Pool = Pool(min=1, max=1)  # of {min, max} as many as there is room for: lost ones are done without, new ones join
+    resize_every_s: Positive = 60.0  # how often workers of {min, max} look whether there is room for more, for which they start again
+    hang_timeout_s: Positive | None = 1800.0  # that a worker may stand still before it is ended and started again; null: for ever
     worker_cpus: Positive = 1.0
     worker_gpus: Share = 1.0  # the rest of its GPU is for encoders
     gpu_memory_gib: Positive | None = None  # that a worker may take of its GPU; its share of the whole when none is given
@@ -208,15 +222,15 @@ class Training(Section):
     def _wrong_counts(self) -> Iterator[str]:
         if (self.steps is None) == (self.epochs is None):
             yield "give one of steps and epochs"
-        if self.workers > 1 and 0 < self.worker_gpus <= 0.5:
+        if self.workers.max > 1 and 0 < self.worker_gpus <= 0.5:
             yield f"worker_gpus {self.worker_gpus:g} would put two workers on one GPU: give 0, or more than 0.5"
-        if self.global_batch % (self.workers * self.batch_size):
-            yield f"global_batch {self.global_batch} must be a multiple of workers * batch_size = {self.workers} * {self.batch_size}"
+        if self.global_batch < self.workers.max * self.batch_size:
+            product = f"{self.workers.max} * {self.batch_size}"
+            yield f"global_batch {self.global_batch} must be at least workers * batch_size = {product}, or a worker would lack clips"
 
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches of a worker in one optimizer step."""
-        return self.global_batch // (self.workers * self.batch_size)
+    def accumulation(self, workers: int) -> int:
+        """Micro-batches of each of so many workers in one optimizer step; of the last, some clips may only fill up (data/share.py)."""
+        return math.ceil(math.ceil(self.global_batch / workers) / self.batch_size)
 
 
 class HeldOut(Section):
@@ -284,8 +298,8 @@ class Job(Section):
                 yield "offload.blocks and zero.stage 3 both place the frozen weights: give offload.blocks false or zero.stage 2"
             if model.base_precision in ("fp8", "int8"):
                 yield f"zero.stage 3 shards bf16 and fp32 weights, not {model.base_precision}: give zero.stage 2"
-            if self.training.workers % self.zero.hpz:
-                yield f"zero.hpz {self.zero.hpz} must divide training.workers {self.training.workers}"
+            if self.training.workers.max % self.zero.hpz or (self.zero.hpz > 1 and self.training.workers.is_elastic):
+                yield f"zero.hpz {self.zero.hpz} must divide training.workers, a fixed number (it is {self.training.workers})"
         if offload.disk_path and offload.blocks is False:
             yield "offload.disk_path is where blocks stream from, but offload.blocks is false: give true or auto"
 

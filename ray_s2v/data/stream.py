@@ -23,8 +23,10 @@ import ray
 from ray_s2v.config.job import Encoder, Job
 from ray_s2v.data.features import Features
 from ray_s2v.data.fetch import fetched
+from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.plan import Plan
 from ray_s2v.data.rows import Row, to_row, to_table
+from ray_s2v.data.share import filled_up, only_fills, slots_with_filling
 from ray_s2v.data.stages import EncodeSpeech, EncodeText, EncodeVideo, Stage
 from ray_s2v.schema import PlanRow
 
@@ -32,11 +34,11 @@ SPAN = 32  # steps that one planning task makes the rows of
 PLAN_CPUS = 0.01
 
 
-def plan_dataset(plan: Plan, held_out: Sequence[PlanRow], steps: range, job: Job, features: Features) -> ray.data.Dataset:
-    """The lazy dataset of the feature rows of held-out clips, then of `steps`, in the plan's order, each a table of one row as rows.py
-    makes it.
+def plan_dataset(plan: Plan, held_out: Sequence[PlanRow], steps: range, job: Job, features: Features, workers: int) -> ray.data.Dataset:
+    """The lazy dataset of the feature rows of held-out clips, then of `steps`, in the plan's order and filled up for so many workers, each
+    a table of one row as rows.py makes it.
     """
-    dataset = fetch(planned(plan, held_out, steps), job, features)
+    dataset = fetch(planned(plan, shared_out(held_out, workers), steps, workers), job, features)
     if not features.streams:
         return dataset
     encoders = job.encoders
@@ -45,7 +47,7 @@ def plan_dataset(plan: Plan, held_out: Sequence[PlanRow], steps: range, job: Job
     return encode(dataset, EncodeText, encoders.text, features.dtype, path=encoders.text.path, tokenizer=encoders.text.tokenizer)
 
 
-def planned(plan: Plan, held_out: Sequence[PlanRow], steps: range) -> ray.data.Dataset:
+def planned(plan: Plan, held_out: Sequence[PlanRow], steps: range, workers: int = 1) -> ray.data.Dataset:
     """The rows of held-out clips, then the plan's.
 
     They are made as they are wanted: as items, each of its own block, they would cost a millisecond at every start.
@@ -55,7 +57,9 @@ def planned(plan: Plan, held_out: Sequence[PlanRow], steps: range) -> ray.data.D
     spans = [{"first": -1, "end": -1}] if held_out else []
     spans += [{"first": first, "end": min(first + SPAN, steps.stop)} for first in range(steps.start, steps.stop, SPAN)]
     dataset = ray.data.from_items(spans, override_num_blocks=len(spans))
-    return dataset.flat_map(partial(_rows, ray.put((plan, held_out))), num_cpus=PLAN_CPUS, compute=ray.data.TaskPoolStrategy(size=1))
+    return dataset.flat_map(
+        partial(_rows, ray.put((plan, held_out)), workers), num_cpus=PLAN_CPUS, compute=ray.data.TaskPoolStrategy(size=1)
+    )
 
 
 def fetch(dataset: ray.data.Dataset, job: Job, features: Features) -> ray.data.Dataset:
@@ -64,12 +68,13 @@ def fetch(dataset: ray.data.Dataset, job: Job, features: Features) -> ray.data.D
 
 
 def _fetched(features: Features, table: pa.Table) -> pa.Table:
-    return to_table(fetched(to_row(table), features))
+    row = to_row(table)
+    return table if only_fills(row) else to_table(fetched(row, features))
 
 
-def _rows(known: ray.ObjectRef, span: dict[str, int]) -> Iterable[PlanRow]:
+def _rows(known: ray.ObjectRef, workers: int, span: dict[str, int]) -> Iterable[PlanRow]:
     plan, held_out = ray.get(known)
-    return held_out if span["first"] < 0 else plan.rows(span["first"], span["end"])
+    return held_out if span["first"] < 0 else filled_up(plan.rows(span["first"], span["end"]), plan.slots, workers)
 
 
 def each(dataset: ray.data.Dataset, stage: Any, **options: Any) -> ray.data.Dataset:
@@ -92,7 +97,11 @@ def encode(dataset: ray.data.Dataset, stage: type[Stage], settings: Encoder, dty
 
 
 def worker_rows(tables: Iterable[pa.Table], steps: range, slots: int, worker: int, num_workers: int) -> Iterator[Row]:
-    """The rows of one worker through `steps`, each checked to be the one that the plan's arithmetic gives it, and none missing."""
+    """The rows of one worker through `steps`, each checked to be the one that the plan's arithmetic gives it, and none missing.
+
+    slots: of a step; they are filled up for the workers.
+    """
+    slots = slots_with_filling(slots, num_workers)
     position = steps.start * slots + worker
     for table in tables:
         row = to_row(table)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ray_s2v.config.job import Job
+from ray_s2v.config.job import Job, Pool, Training
 from ray_s2v.config.source import Source
 from ray_s2v.data.discover import REPORTED_MISMATCH_S, Discovery
 from ray_s2v.data.features import Features
@@ -54,8 +54,7 @@ def run_summary(job: Job, plan: Plan, held_out: Sequence[PlanRow], features: Fea
     """The steps, how workers share them, where features come from, and where the run begins."""
     training, left_out = job.training, plan.left_over
     lines = [
-        f"{num_steps} steps of {plan.slots} clips ({training.workers} workers x {training.accumulation} turns x {training.batch_size}); "
-        f"ZeRO-{job.zero.stage}, {job.model.base_precision}",
+        f"{num_steps} steps of {plan.slots} clips ({_shared(training)}); ZeRO-{job.zero.stage}, {job.model.base_precision}",
         f"an epoch is {plan.steps_per_epoch} steps" + (f" and leaves out {left_out} clips, others each time" if left_out else ""),
     ]
     if job.validation:
@@ -79,6 +78,14 @@ def run_summary(job: Job, plan: Plan, held_out: Sequence[PlanRow], features: Fea
     if first_step:
         lines.append(f"going on from the checkpoint of step {first_step}")
     return "\n".join(lines)
+
+
+def _shared(training: Training) -> str:
+    """How a step's clips are shared out: `2 workers x 4 turns x 1`, of {min, max} `2 to 8 workers x 4 to 1 turns x 1`."""
+    workers = training.workers
+    turns = Pool(min=training.accumulation(workers.max), max=training.accumulation(workers.min))
+    turns_told = f"{turns.max} to {turns.min}" if turns.is_elastic else f"{turns}"
+    return f"{workers} workers x {turns_told} turns x {training.batch_size}"
 
 
 def reason_of(rejected: Rejected) -> str:

@@ -13,7 +13,7 @@ from ray_s2v.data.plan import Plan
 from ray_s2v.model.fused.memory import GIB, Arrangement, Need, Room, arranged
 from ray_s2v.model.rope import bucket_tokens
 from ray_s2v.ranks import Machine, everyone
-from ray_s2v.schema import Bucket
+from ray_s2v.schema import Bucket, ConfigError
 from ray_s2v.training.host_memory import settled_host_gib
 from ray_s2v.training.routes import tokens_in_blocks
 
@@ -40,8 +40,21 @@ def room_of(job: Job, gpu_gib: float | None, machine: Machine) -> Room | None:
     return Room(min(gpus), min(hosts), max(ranks), job.offload.disk_path != "")
 
 
-def arrangement_for(job: Job, outline: PeftModel, room: Room | None, largest: Bucket) -> Arrangement:
-    """Where things lie in so much room; all in one place on a CPU, for which there is none.
+def check_fewest(job: Job, outline: PeftModel, room: Room | None, largest: Bucket) -> None:
+    """Raises ConfigError where not all numbers of workers that the job allows can hold the shards of ZeRO-3 among them."""
+    workers = job.training.workers
+    if job.zero.stage == 3 and workers.is_elastic and room:
+        alone = replace(room, ranks=min(room.ranks, workers.min))
+        try:
+            arrangement_for(job, outline, alone, largest, workers.min)
+        except ConfigError as error:
+            raise ConfigError(
+                f"training.workers.min {workers.min}: of so few workers each would have too large a shard: {error}"
+            ) from error
+
+
+def arrangement_for(job: Job, outline: PeftModel, room: Room | None, largest: Bucket, workers: int) -> Arrangement:
+    """Where things lie in so much room, for one of so many workers; all in one place on a CPU, for which there is none.
 
     outline: the network with its adapter; it may be without memory. Raises ConfigError if a step does not fit.
     """
@@ -54,7 +67,7 @@ def arrangement_for(job: Job, outline: PeftModel, room: Room | None, largest: Bu
         network, model.base_precision, tokens, offload.blocks_per_group, model.feed_forward_chunks, compiled=model.compile is not False
     )
     if zero.stage == 3:
-        on_gpu = need.blocks / job.training.workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
+        on_gpu = need.blocks / workers + (need.blocks / zero.hpz if zero.hpz > 1 else 0)
         need = replace(need, blocks=2 * need.group + (on_gpu if zero.offload == "none" else 0))
         if zero.offload == "cpu":
             need = replace(need, shards_on_host=on_gpu)

@@ -15,11 +15,11 @@ from ray.util.queue import Queue
 from ray_s2v.cluster.capacity import for_training, for_validation
 from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.data.discover import rejected_csv
-from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import RunStopped, UserError
 from ray_s2v.training.amd_devices import TorchConfigForAmd
+from ray_s2v.training.elastic import DataForWorkers, for_any_number, scaling
 from ray_s2v.training.failures import first_cause
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.progress import Assignment
@@ -64,7 +64,7 @@ def run_training(
     assignment = Assignment(
         job,
         prepared.plan,
-        shared_out(prepared.held_out, job.training.workers),
+        prepared.held_out,
         prepared.fingerprint,
         prepared.features,
         prepared.num_steps,
@@ -112,14 +112,9 @@ def _fit(
     trainer = TorchTrainer(
         partial(_work, records=records, filming=filming),
         train_loop_config={"assignment": assignment},
-        datasets={"train": partial(_dataset, assignment)},
-        dataset_config=ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True), enable_shard_locality=False),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.training.workers,
-            use_gpu=job.training.worker_gpus > 0,
-            resources_per_worker={"CPU": job.training.worker_cpus, "GPU": job.training.worker_gpus},
-            accelerator_type=job.training.accelerator_type,
-        ),
+        datasets={"train": for_any_number(partial(_dataset, assignment))},
+        dataset_config=DataForWorkers(),
+        scaling_config=scaling(job.training),
         torch_config=TorchConfigForAmd(backend="nccl" if job.training.worker_gpus else "gloo"),
         run_config=ray.train.RunConfig(
             name="ray",
@@ -169,10 +164,10 @@ def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> 
     )
 
 
-def _dataset(assignment: Assignment) -> ray.data.Dataset:
-    """The rest of the run's rows. Ray Train's controller calls this at every start of the workers, so a restart resumes exactly."""
+def _dataset(assignment: Assignment, workers: int) -> ray.data.Dataset:
+    """The rest of the run's rows for so many workers. Made anew at every start of the workers, so a restart resumes exactly."""
     steps = range(assignment.first_step(), assignment.num_steps)
-    return plan_dataset(assignment.plan, assignment.held_out, steps, assignment.job, assignment.features)
+    return plan_dataset(assignment.plan, assignment.held_out, steps, assignment.job, assignment.features, workers)
 
 
 def _work(config: dict[str, Any], records: Queue, filming: Filming | None) -> None:

@@ -26,15 +26,15 @@ PERSISTENT_BELOW = 100_000
 FETCHED_AHEAD = 500_000_000  # elements: a whole block and its injector, which are gathered as one
 
 
-def deepspeed_config(job: Job, num_trainable: int) -> dict[str, Any]:
-    """The whole of DeepSpeed's configuration, from the job.
+def deepspeed_config(job: Job, num_trainable: int, workers: int) -> dict[str, Any]:
+    """The whole of DeepSpeed's configuration, from the job, for so many workers.
 
     No `bf16` block: that would round the adapter and everything that wan_s2v 6 keeps in float32; the network carries its own
     dtypes. One bucket holds the adapter's gradients, where the default would reserve 2 GB.
     """
     return {
         "train_micro_batch_size_per_gpu": job.training.batch_size,
-        "gradient_accumulation_steps": job.training.accumulation,
+        "gradient_accumulation_steps": job.training.accumulation(workers),
         "gradient_clipping": job.training.clip_grad_norm,
         "zero_optimization": {
             "stage": job.zero.stage,
@@ -75,7 +75,7 @@ class Engine:
             weight_decay=job.training.weight_decay,
             fused=device.type == "cuda",
         )
-        config = deepspeed_config(job, sum(p.numel() for p in self.adapter.values()))
+        config = deepspeed_config(job, sum(p.numel() for p in self.adapter.values()), dist.get_world_size())
         self.deepspeed = _initialized(model, optimizer, config, device)
         self.steps_done = steps_done
         self.average = Average(job.training.ema, (resumed and resumed.average) or self._now()) if job.training.ema else None
@@ -88,10 +88,10 @@ class Engine:
         self.gradient_sum += gradient.detach().float().sum()
 
     def forward_backward(self, batch: Batch, scale: float) -> list[float]:
-        """Adds the gradients of a micro-batch's mean loss, times `scale`; returns the loss of each of its clips."""
+        """Adds the gradients of the sum of a micro-batch's losses, times `scale`; returns the loss of each of its clips."""
         torch.manual_seed(batch.seed)
         losses = clip_losses(self.deepspeed, batch, self.shift, self.routes)
-        self.deepspeed.backward(losses.mean() * scale)
+        self.deepspeed.backward(losses.sum() * scale)
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()
         return losses.detach().tolist()

@@ -37,7 +37,7 @@ def fits(job: Job, largest: Bucket) -> str:
         try:
             gpu_gib = min(job.training.gpu_memory_gib or math.inf, size * USABLE_OF_NOMINAL * job.training.worker_gpus)
             room = Room(gpu_gib, job.training.host_memory_gib or math.inf, disk=job.offload.disk_path != "")
-            found = str(arrangement_for(job, outline, room, largest))
+            found = str(arrangement_for(job, outline, room, largest, job.training.workers.min))
         except ConfigError as error:
             found = f"does not fit: {str(error).partition('. ')[0]}"
         lines.append(f"  of {size} GB: {found}")

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,8 @@ from ray_s2v.schema import Batch, RunStopped, UserError
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.lack_of_memory import host_peak_gib, lack_told
 from ray_s2v.training.schedule import learning_rate
+
+Item = TypeVar("Item")
 
 
 class UnusableStep(RunStopped):
@@ -66,42 +68,53 @@ def train(
     num_steps: int,
     report: Callable[[StepRecord], None],
     between: Callable[[int], None],
+    at: Callable[[str], object] = lambda place: None,
 ) -> None:
-    """Trains through `steps` of a run of `num_steps`; after each, `between` gets the number of steps done.
+    """Trains through `steps` of a run of `num_steps`; after each, `between` gets the number of steps done. `at` is told where it is.
 
     Raises UnusableStep on all workers alike, and RunStopped on the one whose memory runs out.
     """
+    workers = dist.get_world_size()
+    turns = settings.accumulation(workers)
     for step in steps:
         with lack_told(f"step {step}, worker {dist.get_rank()}", engine.device):
             started = time.monotonic()
-            given, share = _next_share(batches, settings.accumulation)
+            at(f"at step {step}")
+            given, share = _next_share(batches, turns)
             shares = everyone(share)
-            # Gradients average over the clips that can be read, wherever they lie.
-            scale = settings.global_batch / _count_readable(step, shares)
-            losses = [loss for batch in given for loss in engine.forward_backward(batch, scale)]
+            # DeepSpeed divides by turns and workers; the step's gradient is the mean over the clips that can be read, wherever they lie.
+            scale = workers * turns / _count_readable(step, shares)
+            at(f"at step {step}, in the network")
+            losses = [loss for batch in given for loss in _counted(batch, engine.forward_backward(batch, scale))]
             outcomes = everyone(Outcome(losses, engine.gradients_finite()))
             _check_finite(step, shares, outcomes)
             rate = learning_rate(step, num_steps, settings.learning_rate, settings.warmup_steps)
+            at(f"at step {step}, in the optimizer")
             norm = engine.step(rate)
             report(_record(step, shares, outcomes, rate, norm, time.monotonic() - started, engine.device))
         with lack_told(f"after step {step}, worker {dist.get_rank()}", engine.device):
             between(step + 1)
 
 
-def _next_share(batches: Iterator[Batch], accumulation: int) -> tuple[list[Batch], Share]:
+def _next_share(batches: Iterator[Batch], turns: int) -> tuple[list[Batch], Share]:
     """This worker's micro-batches of a step, all at once: whether the step can be run must be known before the first."""
     asked = time.monotonic()
     refusal = ""
     given: list[Batch] = []
     try:
-        given = [next(batches) for _ in range(accumulation)]
+        given = [next(batches) for _ in range(turns)]
     except UserError as error:
         refusal = str(error)
 
     def joined(name: str) -> list[Any]:
-        return [value for batch in given for value in getattr(batch, name)]
+        return [value for batch in given for value in _counted(batch, getattr(batch, name))]
 
     return given, Share(joined("slots"), joined("clip_ids"), joined("errors"), time.monotonic() - asked, refusal)
+
+
+def _counted(batch: Batch, values: list[Item]) -> list[Item]:
+    """Of a value for each of a batch's clips, those of clips that do not only fill up."""
+    return [value for clip, value in zip(batch.clip_ids, values, strict=True) if clip]
 
 
 def _count_readable(step: int, shares: list[Share]) -> int:

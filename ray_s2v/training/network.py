@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from peft import LoraConfig, PeftModel
 
 from ray_s2v.config.job import Job
@@ -23,7 +24,7 @@ from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.ranks import Machine
 from ray_s2v.schema import Bucket, ConfigError
-from ray_s2v.training.arrangement import arrangement_for, memory_gib, room_of
+from ray_s2v.training.arrangement import arrangement_for, check_fewest, memory_gib, room_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "int8": torch.bfloat16}
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -99,7 +100,11 @@ def network_for_training(
     machine = Machine.of_this_rank()
     outline = with_lora(weights.outline(), config, job.run.seed)
     plain = why_plain(job, outline)
-    arrangement = None if plain else arrangement_for(job, outline, room_of(job, gpu_gib, machine), largest)
+    room = room_of(job, gpu_gib, machine)
+    if not plain:
+        check_fewest(job, outline, room, largest)
+    workers = dist.get_world_size() if dist.is_initialized() else 1
+    arrangement = None if plain else arrangement_for(job, outline, room, largest, workers)
     streams = bool(arrangement and arrangement.stream)
     if job.offload.disk_path and arrangement and streams and machine.is_first:
         check_disk(Path(job.offload.disk_path), arrangement.disk_gib * GIB)

@@ -11,8 +11,8 @@ Item = TypeVar("Item")
 
 
 def prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """The items, made ahead in a thread of its own: `depth` of them wait, and the next is made meanwhile. What making them raises is
-    raised in their place.
+    """The items, made ahead, from now on, in a thread of its own: `depth` of them wait, and the next is made meanwhile. What making them
+    raises is raised in their place.
     """
     ready: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(depth)
 
@@ -25,6 +25,10 @@ def prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
             ready.put(("error", error))
 
     threading.Thread(target=make, daemon=True).start()
+    return _taken(ready)
+
+
+def _taken(ready: queue.Queue[tuple[str, Item | BaseException | None]]) -> Iterator[Item]:
     while True:
         what, value = ready.get()
         if what == "end":

@@ -29,7 +29,7 @@ class Assignment:
 
     job: Job
     plan: Plan
-    held_out: list[PlanRow]  # as shared out among the workers
+    held_out: list[PlanRow]  # before they are shared out among however many workers there are
     fingerprint: str  # of the plan; of a million clips it takes seconds
     features: Features
     num_steps: int

@@ -15,6 +15,8 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from ray_s2v.data.held_out import shared_out
+from ray_s2v.data.share import with_features
 from ray_s2v.data.stream import worker_rows
 from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
@@ -23,11 +25,13 @@ from ray_s2v.schema import Batch, ConfigError
 from ray_s2v.training.arrangement import largest_bucket
 from ray_s2v.training.checkpoint import keep_as_final, load_state, save_checkpoint
 from ray_s2v.training.engine import Engine
+from ray_s2v.training.hang import Watch
 from ray_s2v.training.held_out import Sample, evaluating, held_out_loss, with_other_sounds
 from ray_s2v.training.json_lines import open_lines
 from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
 from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
+from ray_s2v.training.preemption import Notices
 from ray_s2v.training.prefetch import prefetched
 from ray_s2v.training.progress import Assignment, Progress, load_progress
 
@@ -65,12 +69,17 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
     checkpoint = chosen[0]
     first_step = load_progress(checkpoint).step if checkpoint else 0
 
-    is_first = dist.get_rank() == 0
+    is_first, workers = dist.get_rank() == 0, dist.get_world_size()
 
     def note(text: str) -> None:
         if is_first:
             send({"note": text})
 
+    if job.training.workers.is_elastic:
+        note(f"{workers} of {job.training.workers} workers train from step {first_step} on")
+
+    # Encoders start and make the first rows while the network is loaded.
+    tables = prefetched(_tables(), PREFETCH)
     if filming:
         with lack_told(f"encoding the scenes of validation, worker {dist.get_rank()}", device):
             filming.prepare(device)
@@ -83,12 +92,15 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
     log_step = open_lines(folder / "steps.jsonl") if is_first else None
     log_held_out = open_lines(folder / "held_out.jsonl") if is_first else None
     settings = job.held_out
-    tables = _tables()
     samples = _held_out(assignment, tables)
+    watch = Watch(job.training.hang_timeout_s, f"worker {dist.get_rank()} of {workers}", lambda text: send({"note": text}))
+    notices = Notices()
+    engine.deepspeed.module.register_forward_pre_hook(lambda *_: watch.beat())
 
     def evaluate(steps_done: int) -> None:
         if not samples:
             return
+        watch.at(f"in the held-out loss after {steps_done} steps")
         found = held_out_loss(engine, samples, settings.levels)
         if log_held_out:
             line = {"step": steps_done, **asdict(found)}
@@ -96,6 +108,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             send({"held_out": line})
 
     def save(steps_done: int) -> None:
+        watch.at(f"in the checkpoint after {steps_done} steps")
         state = engine.state()
         if is_first:
             progress = Progress(steps_done, assignment.fingerprint)
@@ -109,9 +122,12 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
         # Before the checkpoint, so that a run that goes on from there has nothing to make up for.
         if is_last or steps_done % settings.every == 0:
             evaluate(steps_done)
-        if is_last or steps_done % job.checkpoint.every == 0:
+        if news := notices.news():
+            note(f"{news}: a checkpoint of step {steps_done} first")
+        if news or is_last or steps_done % job.checkpoint.every == 0:
             save(steps_done)
         if filming and filming.due(steps_done):
+            watch.at(f"in the videos after {steps_done} steps")
             with evaluating(engine.deepspeed):
                 line = filming.make(engine.deepspeed, steps_done, device, send, engine.averaged)
             if line:
@@ -123,12 +139,13 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             log_step(line)
             send(line)
 
-    if not checkpoint or checkpoint.parent != assignment.checkpoints:
-        with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
-            evaluate(first_step)
-    steps = range(first_step, assignment.num_steps)
-    batches = prefetched(_batches(assignment, tables, steps, device), PREFETCH)
-    train(engine, batches, job.training, steps, assignment.num_steps, report, between)
+    with watch:
+        if not checkpoint or checkpoint.parent != assignment.checkpoints:
+            with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
+                evaluate(first_step)
+        steps = range(first_step, assignment.num_steps)
+        batches = watch.patient(prefetched(_batches(assignment, tables, steps, device), PREFETCH))
+        train(engine, batches, job.training, steps, assignment.num_steps, report, between, watch.at)
 
 
 def _tables() -> Iterator[pa.Table]:
@@ -138,7 +155,8 @@ def _tables() -> Iterator[pa.Table]:
 
 def _held_out(assignment: Assignment, tables: Iterator[pa.Table]) -> list[Sample]:
     """This worker's held-out clips, whose rows come first. Raises ConfigError, on all workers alike, where an encoder did not load."""
-    num_rows, workers = len(assignment.held_out), dist.get_world_size()
+    workers = dist.get_world_size()
+    num_rows = len(shared_out(assignment.held_out, workers))
     first = itertools.islice(tables, num_rows // workers)
     rows = list(worker_rows(first, range(1), num_rows, dist.get_rank(), workers))
     if refusals := sorted({refusal for share in everyone([row["refusal"] for row in rows if "refusal" in row]) for refusal in share}):
@@ -149,7 +167,8 @@ def _held_out(assignment: Assignment, tables: Iterator[pa.Table]) -> list[Sample
 def _batches(assignment: Assignment, tables: Iterator[pa.Table], steps: range, device: torch.device) -> Iterator[Batch]:
     """This worker's micro-batches, in the order of the plan. Raises ConfigError where an encoder could not be loaded."""
     rows = worker_rows(tables, steps, assignment.plan.slots, dist.get_rank(), dist.get_world_size())
-    while batch := list(itertools.islice(rows, assignment.job.training.batch_size)):
-        if refusals := [row["refusal"] for row in batch if "refusal" in row]:
-            raise ConfigError(refusals[0])
-        yield collated(batch, device)
+    for _, of_step in itertools.groupby(with_features(rows), key=lambda row: row["step"]):
+        while batch := list(itertools.islice(of_step, assignment.job.training.batch_size)):
+            if refusals := [row["refusal"] for row in batch if "refusal" in row]:
+                raise ConfigError(refusals[0])
+            yield collated(batch, device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ray_s2v.config.job import Job, Tread, Zero
+from ray_s2v.config.job import Job, Pool, Tread, Zero
 from ray_s2v.config.sampling import Sampling
 from ray_s2v.config.validation import Scene
 from ray_s2v.encoders.speech import SpeechEncoder
@@ -101,7 +101,14 @@ def make_videos(
 
 def for_one(job: Job, gpus: float) -> Job:
     """The job as one process sees it that makes videos: a GPU's share for itself, nothing sharded, all tokens through all blocks."""
-    alone = {"workers": 1, "batch_size": 1, "worker_gpus": gpus, "gpu_memory_gib": None, "host_memory_gib": None, "continuation": 1.0}
+    alone = {
+        "workers": Pool(max=1),
+        "batch_size": 1,
+        "worker_gpus": gpus,
+        "gpu_memory_gib": None,
+        "host_memory_gib": None,
+        "continuation": 1.0,
+    }
     training = job.training.model_copy(update=alone)
     return job.model_copy(update={"training": training, "zero": Zero(), "tread": Tread()})
 

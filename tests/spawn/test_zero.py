@@ -1,4 +1,4 @@
-"""The loop under DeepSpeed in real processes: every ZeRO stage, one and two workers, and what a checkpoint carries between them."""
+"""The loop under DeepSpeed in real processes: every ZeRO stage, one to four workers, and what a checkpoint carries between them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All stages with one and two workers over 6 steps, each leaving checkpoints at steps 3 and 6: {(workers, stage): result}."""
+    """All stages with one to three workers over 6 steps, each leaving checkpoints at steps 3 and 6: {(workers, stage): result}."""
     folder = tmp_path_factory.mktemp("runs")
     results = {}
-    for workers in (1, 2):
+    for workers in (1, 2, 3):  # of 3, two lack one of 4 clips in the second turn
         cases = [Case(stage, folder / f"w{workers}s{stage}") for stage in STAGES]
         first = run_cases(cases, workers, folder / f"out{workers}")[0]
         results |= {(workers, stage): result for stage, result in zip(STAGES, first, strict=True)}
@@ -46,7 +46,7 @@ def plain():
     return losses, norms, {name: parameter.detach() for name, parameter in adapter.items()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_and_number_of_workers_is_plain_training(runs, plain, stage, workers):
     result = runs[1][workers, stage]
@@ -107,6 +107,25 @@ def test_resumed_runs_go_on_as_if_undisturbed(runs, tmp_path):
     fewer = [Case(stage, tmp_path / f"one{stage}", 3, STEPS, folder / "w2s2" / "step_000003") for stage in (2, 3)]
     for case, result in zip(fewer, run_cases(fewer, 1, tmp_path / "out1")[0], strict=True):
         assert result["losses"] == pytest.approx(results[2, 2]["losses"][3:], abs=1e-5), f"2 workers to 1, stage {case.stage}"
+
+
+def test_workers_that_go_and_come_back_change_nothing(tmp_path):
+    """4 workers, 2 and 4 again, two steps each from the checkpoint before, against 4 throughout."""
+    stages = (0, 2, 3)
+    undisturbed = run_cases([Case(stage, tmp_path / f"u{stage}") for stage in stages], 4, tmp_path / "out")[0]
+    losses, clips = [[] for _ in stages], [[] for _ in stages]
+    for life, workers in enumerate((4, 2, 4)):
+        first, end = 2 * life, 2 * life + 2
+        cases = [
+            Case(stage, tmp_path / f"s{stage}", first, end, tmp_path / f"s{stage}" / f"step_{first:06d}" if first else None, every=2)
+            for stage in stages
+        ]
+        for place, result in enumerate(run_cases(cases, workers, tmp_path / f"out{life}")[0]):
+            losses[place] += result["losses"]
+            clips[place] += result["clips"]
+    for place, result in enumerate(undisturbed):
+        assert losses[place] == pytest.approx(result["losses"], abs=1e-5)
+        assert clips[place] == result["clips"]
 
 
 def test_dropout_of_the_adapter_resumes_exactly(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from ray_s2v.config.job import Job
+from ray_s2v.data.share import slots_with_filling
 from ray_s2v.model.lora import lora_config, with_lora
 from ray_s2v.schema import Batch, ConfigError
 from tests.tiny import TINY, tiny_network
@@ -36,6 +37,7 @@ class Case:
     poison_step: int | None = None
     poison: str = ""
     lora_dropout: float = 0.0
+    every: int = 3  # steps from one checkpoint to the next
     routes: tuple[tuple[float, int, int], ...] = ()  # of TREAD: what skips, first and last block
     dtype: torch.dtype = torch.float32  # of the frozen weights, but for those that are float32 always
 
@@ -101,7 +103,10 @@ def tiny_batch(step: int, slots: list[int]) -> Batch:
 
 def _batches(case: Case, worker: int, workers: int) -> Iterator[Batch]:
     for step in range(case.first_step, case.end_step):
-        for slot in range(worker, SLOTS, workers):
+        for slot in range(worker, slots_with_filling(SLOTS, workers), workers):
+            if slot >= SLOTS:
+                yield replace(tiny_batch(step, [worker]), slots=[slot], clip_ids=[""], errors=["only fills up"])
+                continue
             batch = tiny_batch(step, [slot])
             if step == case.poison_step and slot == SLOTS - 1 and case.poison == "loss":
                 batch.noise[0, 0, 0, 0, 0] = float("inf")
@@ -145,7 +150,7 @@ def _run(case: Case, worker: int, workers: int) -> dict[str, object]:
     records: list[StepRecord] = []
 
     def save(steps_done: int) -> None:
-        if steps_done % 3 and steps_done != STEPS:
+        if steps_done % case.every and steps_done != STEPS:
             return
         gathered = engine.state()
         if worker == 0:

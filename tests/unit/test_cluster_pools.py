@@ -101,7 +101,9 @@ def test_a_jobs_head_says_what_its_card_will_hold(card: str, shows: float, ranks
     job = load_job(str(file))
     with torch.device("meta"):
         outline = with_lora(WanS2VTransformer3DModel(), job_lora(job), 0)
-    found = arrangement_for(job, outline, Room(shows, math.inf, ranks), Bucket(832, 480, job.data.sources[0].num_frames))
+    found = arrangement_for(
+        job, outline, Room(shows, math.inf, ranks), Bucket(832, 480, job.data.sources[0].num_frames), job.training.workers.max
+    )
     (head,) = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# Computed peak: ")]
     assert re.findall(r"([\d.]+) GiB", head) == re.findall(r"([\d.]+) GiB", str(found))
 

@@ -25,7 +25,7 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert (job.lora.rank, job.lora.alpha, job.lora.dropout, job.lora.targets) == (16, None, 0, ["to_q", "to_k", "to_v", "to_out.0"])
     assert (job.lora.layers, job.model.base_precision, job.model.checkpointing, job.zero.stage) == ("all", "bf16", "auto", 2)
     assert (job.checkpoint.every, job.checkpoint.keep, job.checkpoint.resume) == (100, 3, "latest")
-    assert job.training.accumulation == 4
+    assert job.training.accumulation(2) == 4
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
@@ -124,7 +124,7 @@ def test_actors_are_a_number_or_a_least_and_a_most(tmp_path: Path, written: Any,
 @pytest.mark.parametrize("written", [0, -1, 1.5, "many", "", None, [1], [{"max": 1}]])
 def test_actors_that_are_neither_are_one_mistake(tmp_path: Path, written: Any) -> None:
     (line,) = mistakes(tmp_path, changed({"encoders.vae.actors": written}))
-    assert line.startswith("encoders.vae.actors: must be a number of actors, at least 1, or their least and most, such as {min: 1, max: 4}")
+    assert line.startswith("encoders.vae.actors: must be a number, at least 1, or the least and the most, such as {min: 1, max: 4}")
 
 
 @pytest.mark.parametrize(
@@ -164,23 +164,44 @@ def test_two_workers_do_not_share_a_gpu(tmp_path: Path, workers: int, worker_gpu
 
 @given(*[st.integers(min_value=1, max_value=40)] * 3)
 @settings(deadline=None, database=None, derandomize=True, max_examples=300)
-def test_global_batch_is_shared_without_a_rest(global_batch: int, workers: int, batch_size: int) -> None:
+def test_every_worker_has_clips_of_each_step(global_batch: int, workers: int, batch_size: int) -> None:
     given_settings = changed({"training": {"steps": 1, "global_batch": global_batch, "workers": workers, "batch_size": batch_size}})
-    if global_batch % (workers * batch_size) == 0:
+    if global_batch >= workers * batch_size:
         training = Job.model_validate(given_settings).training
-        assert training.accumulation * workers * batch_size == global_batch
-        assert training.accumulation >= 1
+        shares = [len(range(worker, global_batch, workers)) for worker in range(workers)]
+        assert min(shares) >= 1
+        assert (training.accumulation(workers) - 1) * batch_size < max(shares) <= training.accumulation(workers) * batch_size
     else:
-        with pytest.raises(ValidationError, match=f"global_batch {global_batch} must be a multiple"):
+        with pytest.raises(ValidationError, match=f"global_batch {global_batch} must be at least workers"):
             Job.model_validate(given_settings)
 
 
+def test_workers_are_a_number_or_a_least_and_a_most(tmp_path: Path) -> None:
+    elastic = load(tmp_path, changed({"training.workers": {"min": 2, "max": 8}})).training
+    assert (elastic.workers, str(elastic.workers), elastic.workers.is_elastic) == (Pool(min=2, max=8), "2 to 8", True)
+    assert [elastic.accumulation(workers) for workers in (2, 3, 8)] == [4, 3, 1]
+    fixed = load(tmp_path, changed({"training.workers": 2})).training
+    assert (str(fixed.workers), fixed.workers.is_elastic, fixed.model_dump()["workers"]) == ("2", False, 2)
+    assert elastic.model_dump()["workers"] == {"min": 2, "max": 8}
+    too_many = changed({"training.workers": {"min": 2, "max": 9}})
+    assert mistakes(tmp_path, too_many) == [
+        "training: global_batch 8 must be at least workers * batch_size = 9 * 1, or a worker would lack clips"
+    ]
+
+
+def test_second_shards_want_a_fixed_number_of_workers(tmp_path: Path) -> None:
+    elastic = {"training.workers": {"min": 2, "max": 4}, "zero": {"stage": 3, "hpz": 2}}
+    (line,) = mistakes(tmp_path, changed(elastic))
+    assert "zero.hpz 2 must divide training.workers, a fixed number (it is 2 to 4)" in line
+    assert load(tmp_path, changed(elastic | {"training.workers": 4})).zero.hpz == 2
+
+
 def test_rules_of_a_section_are_all_told(tmp_path: Path) -> None:
-    wrong = {"training.epochs": 2, "training.worker_gpus": 0.5, "training.global_batch": 7}
+    wrong = {"training.epochs": 2, "training.worker_gpus": 0.5, "training.global_batch": 1}
     assert mistakes(tmp_path, changed(wrong)) == [
         "training: give one of steps and epochs",
         "training: worker_gpus 0.5 would put two workers on one GPU: give 0, or more than 0.5",
-        "training: global_batch 7 must be a multiple of workers * batch_size = 2 * 1",
+        "training: global_batch 1 must be at least workers * batch_size = 2 * 1, or a worker would lack clips",
     ]
 
 
@@ -252,7 +273,7 @@ def test_all_trained_sources_have_a_weight_or_none(tmp_path: Path) -> None:
         ({"zero": {"stage": 3}, "offload": {"blocks": True}}, "offload.blocks and zero.stage 3"),
         ({"zero": {"stage": 3}, "offload": {"disk_path": "/fast"}}, "offload.disk_path"),
         ({"zero": {"stage": 3}, "model": {"base_precision": "int8"}}, "zero.stage 3 shards bf16 and fp32 weights, not int8"),
-        ({"zero": {"stage": 3, "hpz": 2}}, "zero.hpz 2 must divide training.workers 1"),
+        ({"zero": {"stage": 3, "hpz": 2}}, "zero.hpz 2 must divide training.workers, a fixed number (it is 1)"),
         ({"zero": {"stage": 2, "offload": "cpu"}}, "offload is about stage 3"),
         ({"offload": {"blocks": False, "blocks_per_group": 2}}, "blocks_per_group is about blocks that stream"),
         ({"offload": {"blocks": False, "disk_path": "/fast"}}, "offload.blocks is false"),

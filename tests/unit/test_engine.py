@@ -7,7 +7,7 @@ from tests.spawn.zero_runs import tiny_job
 
 def of(**zero: object) -> dict[str, object]:
     job: Job = tiny_job(3, 2).model_copy(update={"zero": Zero.model_validate({"stage": 3, **zero})})
-    return deepspeed_config(job, 100)["zero_optimization"]
+    return deepspeed_config(job, 100, 2)["zero_optimization"]
 
 
 def test_shards_in_host_memory() -> None:

@@ -97,6 +97,9 @@ def test_did_you_mean_at_every_level(tmp_path: Path, key: str, hint: str) -> Non
     assert f"{key}: unknown; did you mean {hint}?" in lines
 
 
+ENCODERS = ("vae", "speech", "text")
+
+
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
@@ -104,7 +107,7 @@ def test_did_you_mean_at_every_level(tmp_path: Path, key: str, hint: str) -> Non
         ("data.sources.0.max_rejected", "there is data.max_rejected"),
         ("learning_rate", "there is training.learning_rate"),
         ("training.seed", "there is run.seed and demo.seed and sampling.seed"),
-        ("training.max", "there is encoders.vae.actors.max and encoders.speech.actors.max and encoders.text.actors.max"),
+        ("checkpoint.max", f"there is {' and '.join(f'encoders.{name}.actors.max' for name in ENCODERS)} and training.workers.max"),
         ("data.sources.0.minimum_image_size", "here it is min_size"),
         ("data.sources.0.instance_data_dir", "here it is path"),
         ("training.max_train_steps", "here it is training.steps"),

@@ -208,6 +208,14 @@ def test_shape_of_a_run() -> None:
     ]
 
 
+def test_shape_of_a_run_with_any_number_of_workers() -> None:
+    settings = job(slots=8, workers={"min": 3, "max": 8})
+    plan = Plan.of(settings, many(21, 80, WIDE))
+    assert run_summary(settings, plan, [], features("", True), 100, 0).startswith(
+        "100 steps of 8 clips (3 to 8 workers x 3 to 1 turns x 1); "
+    )
+
+
 def test_held_out_loss_of_a_run() -> None:
     given = job(slots=4, sources=[{}, {"path": "eval", "is_eval": True}])
     clips = many(2, 240, WIDE, source="eval")

@@ -116,8 +116,8 @@ def test_values_are_not_parsed_again(tmp_path: Path, key: str, value: Any) -> No
 
 
 def test_trial_whose_values_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^training\.workers=3: 1 mistake\n  training: global_batch 8 must be a multiple"):
-        trial_job(load(tmp_path, grid()), {"training.workers": 3})
+    with pytest.raises(ConfigError, match=r"^training\.workers=9: 1 mistake\n  training: global_batch 8 must be at least"):
+        trial_job(load(tmp_path, grid()), {"training.workers": 9})
 
 
 def test_combinations_of_a_grid_and_extremes_of_a_search(tmp_path: Path) -> None:
@@ -358,12 +358,12 @@ def test_job_that_says_nothing_about_measurements_has_the_default_ones(tmp_path:
 
 
 def test_mistakes_of_trials_are_told_once_with_the_combination(tmp_path: Path) -> None:
-    space = {"training.learning_rate": {"values": [1e-4, -1, 3e-4]}, "training.workers": {"values": [2, 4, 3]}}
+    space = {"training.learning_rate": {"values": [1e-4, -1, 3e-4]}, "training.workers": {"values": [2, 4, 9]}}
     assert mistakes(tmp_path, grid(space=space, set={"lora.rank": 0, "run.sed": 1})) == [
         "job: run.sed: unknown; did you mean seed?",
         "job: lora.rank: must be greater than or equal to 1 (it is 0)",
-        "job with training.learning_rate=0.0001, training.workers=3 (and 1 other combination): "
-        "training: global_batch 8 must be a multiple of workers * batch_size = 3 * 1",
+        "job with training.learning_rate=0.0001, training.workers=9 (and 1 other combination): "
+        "training: global_batch 8 must be at least workers * batch_size = 9 * 1, or a worker would lack clips",
         "job with training.learning_rate=-1, training.workers=2 (and 2 other combinations): "
         "training.learning_rate: must be greater than 0 (it is -1)",
     ]
