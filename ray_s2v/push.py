@@ -30,16 +30,16 @@ def push(folder: str, arguments: Sequence[str]) -> None:
     job = load_job(str(run / "job.yaml"), [f"hub.repo_id={repo_id}", *overrides])
     assert job.hub
     from ray_s2v.reporting.hub import NotPushed, check_hub, push_adapter
-    from ray_s2v.training.progress import complete_checkpoints
+    from ray_s2v.training.progress import load_progress, newest_whole
 
     if mistakes := check_hub(job.hub):
         raise ConfigError("\n".join(mistakes))
     adapter, steps = run / "adapter", None
     if not adapter.is_dir():
-        checkpoints = complete_checkpoints(run / "checkpoints")
-        if not checkpoints:
+        newest = newest_whole(run / "checkpoints", say)
+        if not newest:
             raise ConfigError(f"{folder} holds neither an adapter nor a checkpoint yet")
-        steps, adapter = checkpoints[-1]
+        steps, adapter = load_progress(newest).step, newest
     try:
         say(f"pushed to {push_adapter(run, adapter, job, job.hub, steps)}")
     except (NotPushed, OSError) as error:

@@ -123,6 +123,8 @@ def _wrong_for(sweep: Sweep, job: Job) -> list[str]:
     if not any(source.is_eval for source in job.data.sources):
         mistakes.append("job: trials are compared by the loss of clips that are held out: give is_eval: true to a source of its own")
     mistakes += _done_by_no_trial(job)
+    if job.checkpoint.copy_to:
+        mistakes.append("job: checkpoint.copy_to is of one run alone; give in set checkpoint.copy_to: null")
     steps, held_out = job.training.steps, job.held_out.every
     if steps is None:
         return [*mistakes, "job: a sweep counts steps: give training.steps and not training.epochs, in the job or in set"]

@@ -242,9 +242,11 @@ class HeldOut(Section):
 
 
 class Checkpoint(Section):
-    every: Count = 100  # steps
+    every: Count = 50  # steps; they are small, and written beside training
     keep: Count = 3
     resume: Text = "latest"  # latest | none | the folder of a checkpoint
+    on_failure: Literal["stop", "continue"] = "stop"  # where one, or a copy, cannot be written; the last one always stops the run
+    copy_to: Text | None = None  # a folder, s3:// or gs://, of this run alone, to copy each to
 
 
 class Job(Section):

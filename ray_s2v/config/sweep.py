@@ -31,6 +31,7 @@ FIXED = {
     "training.steps": "trials are compared after the same number of steps; give it in set, for all",
     "training.epochs": "trials are compared after the same number of steps; give training.steps in set, for all",
     "checkpoint.resume": "a trial goes on from its own checkpoints; give it in set, where all shall begin with the same",
+    "checkpoint.copy_to": "a place of copies is of one run alone",
 }
 _NAMES_CLIPS = re.compile(r"data(\.sources(\.\d+(\.is_eval)?)?)?")
 # What a run can change while it keeps its checkpoint: nothing that its plan, its network or its adapter's scale depends on.

@@ -25,7 +25,7 @@ SECTIONS = {
     "zero": {"stage", "offload", "hpz"},
     "held_out": {"every", "clips", "levels"},
     "sampling": {"size", "sizing", "num_frames", "init_first_frame", "solver", "steps", "shift", "guidance", "negative_prompt", "seed"},
-    "checkpoint": {"every", "keep"},
+    "checkpoint": {"every", "keep", "on_failure"},
 }
 SOURCE = {
     *("repeats", "weight", "is_eval", "resolution", "resolution_type", "aspect_rounding", "min_size", "max_size", "downsample_to"),

@@ -5,8 +5,10 @@
                   optimizer.safetensors                              Adam's moments of each adapter tensor
                   progress.json                                      the position in the plan, and which plan
                   job.yaml                                           every setting of the run
+                  contents.json                                      size and SHA-256 of each of these, written last
 
-A folder is written under another name and renamed when it is whole and on the disk, so one that carries its name is complete.
+A folder is written under another name and renamed when it is whole and on the disk, so one that carries its name is complete. Whether
+it still is, contents.py tells.
 """
 
 from __future__ import annotations
@@ -14,15 +16,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peft import LoraConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ray_s2v.model.lora import load_adapter, save_adapter
-from ray_s2v.training.progress import Progress, complete_checkpoints
+from ray_s2v.schema import ConfigError
+from ray_s2v.training.contents import CONTENTS, WRITERS, as_text, damage_by_size, measured
+from ray_s2v.training.progress import Progress, checkpoint_name, complete_checkpoints
 
 PARTIAL = ".partial-"
 AVERAGE = "ema"
@@ -38,33 +45,37 @@ class State:
 
 
 def save_checkpoint(folder: Path, progress: Progress, state: State, config: LoraConfig, job: str, keep: int) -> Path:
-    """Writes `folder/step_N` whole, then removes all but the newest `keep`. Returns its path."""
-    target = folder / f"step_{progress.step:06d}"
-    partial = folder / f"{PARTIAL}{target.name}"
+    """Writes `folder/step_N` whole, its files side by side, then removes all but the newest `keep`. Returns its path.
+
+    Raises OSError where the disk does not take it; then nothing of it is left, and what was there before is.
+    """
+    target = folder / checkpoint_name(progress.step)
     for leftover in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover)
-    partial.mkdir(parents=True)
-    save_adapter(partial, state.adapter, config)
-    if state.average:
-        (partial / AVERAGE).mkdir()
-        save_adapter(partial / AVERAGE, state.average, config)
-    save_file(state.moments, partial / "optimizer.safetensors")
-    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
-    (partial / "job.yaml").write_text(job, encoding="utf-8")
-    _publish(partial, target)
-    for _, old in complete_checkpoints(folder)[:-keep]:
-        _remove(old)
+
+    def write(partial: Path) -> None:
+        works: list[Callable[[], object]] = [
+            lambda: save_adapter(partial, state.adapter, config),
+            lambda: save_file(state.moments, partial / "optimizer.safetensors"),
+            lambda: (partial / "progress.json").write_text(json.dumps(asdict(progress))),
+            lambda: (partial / "job.yaml").write_text(job, encoding="utf-8"),
+        ]
+        if average := state.average:
+            (partial / AVERAGE).mkdir()
+            works.append(lambda: save_adapter(partial / AVERAGE, average, config))
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for done in [pool.submit(work) for work in works]:
+                done.result()
+        (partial / CONTENTS).write_bytes(as_text(measured(partial)))
+
+    _write_whole(target, write)
+    _prune(folder, progress.step, keep)
     return target
 
 
 def save_final_adapter(folder: Path, adapter: dict[str, Tensor], config: LoraConfig) -> None:
-    """Writes the adapter folder whole, in the place of an earlier one."""
-    partial = folder.with_name(f"{PARTIAL}{folder.name}")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    save_adapter(partial, adapter, config)
-    _publish(partial, folder)
+    """Writes the adapter folder whole, in the place of an earlier one. Raises OSError as `save_checkpoint`."""
+    _write_whole(folder, lambda partial: save_adapter(partial, adapter, config))
 
 
 def keep_as_final(folder: Path, checkpoint: Path) -> None:
@@ -75,18 +86,33 @@ def keep_as_final(folder: Path, checkpoint: Path) -> None:
 
 
 def load_state(checkpoint: Path) -> State:
-    """The adapter, the optimizer's moments and maybe the average of a checkpoint."""
-    adapter, _ = load_adapter(checkpoint)
-    average = load_adapter(checkpoint / AVERAGE)[0] if (checkpoint / AVERAGE).is_dir() else None
-    return State(adapter, load_file(checkpoint / "optimizer.safetensors"), average)
+    """The adapter, the optimizer's moments and maybe the average of a checkpoint. Raises ConfigError where they are no tensors."""
+    try:
+        adapter, _ = load_adapter(checkpoint)
+        average = load_adapter(checkpoint / AVERAGE)[0] if (checkpoint / AVERAGE).is_dir() else None
+        return State(adapter, load_file(checkpoint / "optimizer.safetensors"), average)
+    except SafetensorError as error:
+        raise ConfigError(f"{checkpoint} is no checkpoint of ray_s2v: {error}") from error
 
 
-def _publish(partial: Path, target: Path) -> None:
+def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
+    """A folder that `write` fills under another name, and that has its own when it is on the disk."""
+    partial = target.with_name(f"{PARTIAL}{target.name}")
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        write(partial)
+        publish(partial, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)  # half of it is worth nothing, and the disk may be full
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
+
+
+def publish(partial: Path, target: Path) -> None:
     """Gives a finished folder its name, after everything in it has reached the disk."""
     for path in [*partial.rglob("*"), partial]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        _sync(path)
     old = target.with_name(f"{PARTIAL}old-{target.name}")
     if old.exists():  # what a kill has left
         shutil.rmtree(old)
@@ -95,9 +121,22 @@ def _publish(partial: Path, target: Path) -> None:
     partial.rename(target)
     if old.exists():
         shutil.rmtree(old)
-    parent = os.open(target.parent, os.O_RDONLY)
-    os.fsync(parent)
-    os.close(parent)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Removes all but the newest `keep` of the whole ones up to `step`. What lies beyond was damaged, or the run would not be here."""
+    whole = [path for done, path in complete_checkpoints(folder) if done <= step and not damage_by_size(path)]
+    for old in whole[:-keep]:
+        _remove(old)
 
 
 def _remove(folder: Path) -> None:

@@ -143,7 +143,8 @@ class _Failures(ray.train.UserCallback):
             if isinstance(error, UserError | RunStopped):
                 raise error  # thereby a failure of the controller, which Ray Train does not try again; no worker is waited for
         failures = "; ".join(f"worker {rank}: {first_cause(error)}" for rank, error in sorted(worker_exceptions.items()))
-        self.records.put({"note": f"workers failed at or after step {self.assignment.first_step()}, the last checkpoint: {failures}"})
+        last = self.assignment.first_step(lambda text: self.records.put({"note": text}))
+        self.records.put({"note": f"workers failed at or after step {last}, the last checkpoint: {failures}"})
 
 
 def _explained(error: ray.train.TrainingFailedError, assignment: Assignment) -> UserError | RunStopped:

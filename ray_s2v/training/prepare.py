@@ -25,17 +25,18 @@ from ray_s2v.data.held_out import held_out_rows
 from ray_s2v.data.plan import Plan
 from ray_s2v.demo import prepare_demo
 from ray_s2v.encoders.identity import identity
-from ray_s2v.job_file import load_job
 from ray_s2v.location import check_place, find_place
 from ray_s2v.model.checkpoint import check_checkpoint
 from ray_s2v.model.lora import check_targets, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.schema import ConfigError, DataError, PlanRow
 from ray_s2v.storage import absolute
+from ray_s2v.training.copies import Copies
 from ray_s2v.training.interrupt import until_done
 from ray_s2v.training.network import job_lora, why_plain
-from ray_s2v.training.progress import complete_checkpoints, load_progress
+from ray_s2v.training.progress import load_progress
 from ray_s2v.training.routes import job_routes
+from ray_s2v.training.starting_point import check_same_network, starting_point
 
 TICK_S = 0.1
 EXAMINED_S = 3.0  # clips that take longer are new: Ray has to examine them
@@ -76,8 +77,8 @@ def prepare_data(job: Job, note: Callable[[str], None]) -> PreparedData:
 
 
 def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
-    """The job, checked against files and cluster. Raises ConfigError or DataError; has written nothing but the demo's own files and
-    the store's manifests.
+    """The job, checked against files and cluster. Raises ConfigError or DataError; has written nothing but the demo's own files, the
+    store's manifests and, where the run's folder lacks it, a copy of the run's checkpoint.
     """
     if job.demo:
         prepare_demo(job.demo)
@@ -88,7 +89,7 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
     check(for_training(job, with_encoders=job.data.features == "stream"), there)
     data = _planned(job, note)
     plan, num_steps, fingerprint = data.plan, data.num_steps, data.plan.fingerprint()
-    start_from = starting_point(job)
+    start_from = starting_point(job, note)
     start = load_progress(start_from) if start_from else None
     if start_from and start:
         check_same_network(job, start_from)
@@ -186,9 +187,23 @@ def _with_absolute_paths(job: Job, with_network: bool) -> Job:
         settings["data"]["store"] = absolute(job.data.store or str(run / "store"))
     except ConfigError as error:
         wrong.append(f"data.store: {error}")
+    if with_network and job.checkpoint.copy_to:
+        try:
+            settings["checkpoint"]["copy_to"] = _checked_copies(job.checkpoint.copy_to, run / "checkpoints")
+        except (ConfigError, OSError) as error:
+            wrong.append(f"checkpoint.copy_to: {error}")
     if wrong:
         raise ConfigError("\n".join(wrong))
     return Job.model_validate(settings)
+
+
+def _checked_copies(place: str, checkpoints: Path) -> str:
+    """The place of copies, once written to. Raises ConfigError and OSError where that cannot be."""
+    place = absolute(place)
+    if checkpoints == Path(place).resolve():
+        raise ConfigError(f"{place} is where the run's checkpoints are themselves: name another place")
+    Copies(place).check()
+    return place
 
 
 def _checked_network(job: Job) -> str:
@@ -205,34 +220,3 @@ def _checked_network(job: Job) -> str:
     why_plain(job, with_lora(network, job_lora(job), job.run.seed))
     job_routes(job, len(network.blocks))
     return place
-
-
-def check_same_network(job: Job, start_from: Path) -> None:
-    """Raises ConfigError where the adapter of a checkpoint belongs elsewhere than the job says."""
-    before = load_job(str(start_from / "job.yaml"))
-    facts = {
-        "model.path": (before.model.path, job.model.path),
-        "lora.rank": (before.lora.rank, job.lora.rank),
-        "lora.targets": (sorted(before.lora.targets), sorted(job.lora.targets)),
-        "lora.layers": (before.lora.layers, job.lora.layers),
-    }
-    if changed := [f"{name} was {old}, is {new}" for name, (old, new) in facts.items() if old != new]:
-        raise ConfigError(f"{start_from} was trained otherwise: {'; '.join(changed)}. Change that back, or take a new run.folder")
-
-
-def starting_point(job: Job) -> Path | None:
-    """The checkpoint to go on from: the run's own newest, or the one named. Raises ConfigError where that would ignore work done."""
-    folder = Path(job.run.folder) / "checkpoints"
-    there = complete_checkpoints(folder)
-    resume = job.checkpoint.resume
-    if resume == "none" and there:
-        raise ConfigError(f"checkpoint.resume is none, but {folder} holds {len(there)} checkpoints: take a new run.folder, or remove it")
-    if resume in ("none", "latest"):
-        return there[-1][1] if there else None
-    chosen = Path(resume).expanduser().resolve()
-    done = load_progress(chosen).step
-    if chosen.parent != folder:  # another run's: where this one started, if it has come no further
-        return there[-1][1] if there else chosen
-    if newer := [path.name for step, path in there if step > done]:
-        raise ConfigError(f"checkpoint.resume is {resume}, but {folder} holds newer ones ({', '.join(newer)}): take a new run.folder")
-    return chosen

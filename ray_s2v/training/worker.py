@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,22 +18,21 @@ import torch.distributed as dist
 from ray_s2v.data.held_out import shared_out
 from ray_s2v.data.share import with_features
 from ray_s2v.data.stream import worker_rows
-from ray_s2v.job_file import dump_job
 from ray_s2v.model.condition import collated
 from ray_s2v.ranks import everyone
 from ray_s2v.schema import Batch, ConfigError
 from ray_s2v.training.arrangement import largest_bucket
-from ray_s2v.training.checkpoint import keep_as_final, load_state, save_checkpoint
+from ray_s2v.training.checkpoint import load_state
 from ray_s2v.training.engine import Engine
 from ray_s2v.training.hang import Watch
 from ray_s2v.training.held_out import Sample, evaluating, held_out_loss, with_other_sounds
-from ray_s2v.training.json_lines import open_lines
 from ray_s2v.training.lack_of_memory import lack_told
 from ray_s2v.training.loop import StepRecord, train
 from ray_s2v.training.network import Checkpoint, job_lora, network_for_training
 from ray_s2v.training.preemption import Notices
 from ray_s2v.training.prefetch import prefetched
-from ray_s2v.training.progress import Assignment, Progress, load_progress
+from ray_s2v.training.progress import Assignment, load_progress
+from ray_s2v.training.saving import Saving
 
 PREFETCH = 2  # rows that are brought to the worker's machine, and batches made of them, while it computes
 
@@ -64,7 +63,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
     """
     job = assignment.job
     device = ray.train.torch.get_device()
-    chosen = [assignment.resume_from()]
+    chosen = [assignment.resume_from() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(chosen)  # machines may see a shared folder's news at different times
     checkpoint = chosen[0]
     first_step = load_progress(checkpoint).step if checkpoint else 0
@@ -89,8 +88,9 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
         engine = Engine(model, job, device, load_state(checkpoint) if checkpoint else None, first_step)
 
     folder = Path(job.run.folder)
-    log_step = open_lines(folder / "steps.jsonl") if is_first else None
-    log_held_out = open_lines(folder / "held_out.jsonl") if is_first else None
+    saving = Saving(assignment, config_of_lora, send) if is_first else None
+    log_step = saving.open_lines(folder / "steps.jsonl") if saving else None
+    log_held_out = saving.open_lines(folder / "held_out.jsonl") if saving else None
     settings = job.held_out
     samples = _held_out(assignment, tables)
     watch = Watch(job.training.hang_timeout_s, f"worker {dist.get_rank()} of {workers}", lambda text: send({"note": text}))
@@ -109,16 +109,16 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
 
     def save(steps_done: int) -> None:
         watch.at(f"in the checkpoint after {steps_done} steps")
+        if saving:
+            saving.wait()  # before memory is taken for another
         state = engine.state()
-        if is_first:
-            progress = Progress(steps_done, assignment.fingerprint)
-            saved = save_checkpoint(assignment.checkpoints, progress, state, config_of_lora, dump_job(job), job.checkpoint.keep)
-            if steps_done == assignment.num_steps:
-                keep_as_final(folder, saved)
-            send({"checkpoint": steps_done})
+        if saving:
+            saving.write(steps_done, state)
 
     def between(steps_done: int) -> None:
         is_last = steps_done == assignment.num_steps
+        if saving:
+            saving.look()
         # Before the checkpoint, so that a run that goes on from there has nothing to make up for.
         if is_last or steps_done % settings.every == 0:
             evaluate(steps_done)
@@ -139,7 +139,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             log_step(line)
             send(line)
 
-    with watch:
+    with watch, saving or nullcontext():
         if not checkpoint or checkpoint.parent != assignment.checkpoints:
             with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
                 evaluate(first_step)

@@ -12,7 +12,8 @@ Tell = Callable[[int, float, int | None, bool], None]
 class Telling:
     """Passes on each held-out loss once: at once, or with the checkpoint of the same step where Tune shall have it.
 
-    The last one waits for `finish`: Tune may end a trial at any measurement, and a run's last is before its adapter is written.
+    A checkpoint is written beside training, so steps may be told before it is; one that cannot be written never is. The last measurement
+    waits for `finish`: Tune may end a trial at any measurement, and a run's last is before its adapter is written.
     """
 
     def __init__(self, tell: Tell, told: Iterable[tuple[int, float]], num_steps: int, hand_every: int | None = None) -> None:
@@ -20,6 +21,7 @@ class Telling:
         self.tell, self.num_steps, self.hand_every = tell, num_steps, hand_every
         self.known = dict(told)
         self.waiting: int | None = None  # the step of a measurement that is not told yet
+        self.has_trained = False  # what is measured before gets no checkpoint
 
     def take(self, record: dict[str, Any]) -> None:
         """A message of `run_training`."""
@@ -32,12 +34,12 @@ class Telling:
             if step == self.num_steps:
                 return
             self.waiting = step
-            if not self.hand_every or not step or step % self.hand_every:
+            if not self.hand_every or not self.has_trained or step % self.hand_every:
                 self._flush()
-        elif record.get("checkpoint") == self.waiting:
-            self._flush(with_checkpoint=True)
-        else:
-            self._flush()
+        elif "checkpoint" in record:
+            self._flush(with_checkpoint=record["checkpoint"] == self.waiting)
+        elif "step" in record:
+            self.has_trained = True
 
     def _flush(self, with_checkpoint: bool = False) -> None:
         if self.waiting is not None:
@@ -46,5 +48,6 @@ class Telling:
 
     def finish(self) -> None:
         """To be called when the run is over, or was so before: tells the last measurement, also if it is known."""
+        self._flush()
         step = max(self.known)
         self.tell(step, self.known[step], None, True)

@@ -24,7 +24,8 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert (job.training.batch_size, job.training.worker_gpus, job.training.accelerator_type) == (1, 1, None)
     assert (job.lora.rank, job.lora.alpha, job.lora.dropout, job.lora.targets) == (16, None, 0, ["to_q", "to_k", "to_v", "to_out.0"])
     assert (job.lora.layers, job.model.base_precision, job.model.checkpointing, job.zero.stage) == ("all", "bf16", "auto", 2)
-    assert (job.checkpoint.every, job.checkpoint.keep, job.checkpoint.resume) == (100, 3, "latest")
+    assert (job.checkpoint.every, job.checkpoint.keep, job.checkpoint.resume) == (50, 3, "latest")
+    assert (job.checkpoint.on_failure, job.checkpoint.copy_to) == ("stop", None)
     assert job.training.accumulation(2) == 4
 
 

@@ -16,6 +16,7 @@ from ray_s2v.config.job import Job
 from ray_s2v.job_file import dump_job, load_job
 from ray_s2v.push import _main
 from ray_s2v.reporting.hub import NotPushed, Patience, Pushes, check_hub, push_adapter, push_folder
+from tests.checkpoints import checkpoint
 from tests.hub_server import TOKEN, Failure, HubServer, hub_server
 from tests.jobs import changed, load, mistakes
 
@@ -53,7 +54,7 @@ def write_adapter(folder: Path, value: float) -> None:
 def job(tmp_path: Path) -> Job:
     """Of a run that has trained 20 steps, with a checkpoint of 10."""
     run = tmp_path / "run"
-    write_adapter(run / "checkpoints/step_000010", 1.0)
+    checkpoint(run / "checkpoints", 10)
     write_adapter(run / "adapter", 2.0)
     lines = [json.dumps({"step": step, "loss": 1 / (step + 1), "clip_ids": ["a", f"b{step}"], "step_s": 1.0}) for step in range(20)]
     (run / "steps.jsonl").write_text("\n".join(lines) + "\n")

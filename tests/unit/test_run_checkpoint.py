@@ -177,7 +177,7 @@ def test_final_adapter_killed_at_any_moment_is_whole_or_absent_and_can_be_writte
 
 
 @pytest.mark.parametrize("function", ["fsync", "rename"])
-@pytest.mark.parametrize("calls", range(8))
+@pytest.mark.parametrize("calls", range(9))
 def test_disk_that_fails_leaves_whole_checkpoints_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, calls: int) -> None:
     """The disk that is full or gone raises; what had its name before keeps it, and the next save cleans up."""
     save(tmp_path, 1, keep=1)
@@ -200,9 +200,10 @@ def test_disk_that_fails_leaves_whole_checkpoints_only(tmp_path: Path, monkeypat
             failed = False
     there = [step for step, _ in complete_checkpoints(tmp_path)]
     assert there in ([1], [1, 2], [2])
-    # fsync of the 5 files and their folder comes before the name, that of the parent after it; renames are the name and the pruning.
-    assert failed == (calls < (7 if function == "fsync" else 2))
-    assert (2 in there) == (calls >= (6 if function == "fsync" else 1))
+    # fsync of the 6 files and their folder comes before the name, that of the parent after it; renames are the name and the pruning.
+    assert failed == (calls < (8 if function == "fsync" else 2))
+    assert (2 in there) == (calls >= (7 if function == "fsync" else 1))
+    assert names(tmp_path) == [f"step_{step:06d}" for step in there], "half a checkpoint is not left on a full disk"
     assert_whole(tmp_path)
     save(tmp_path, 3, keep=1)
     assert_whole(tmp_path)

@@ -1,6 +1,5 @@
 """Where a run goes on: never from less than what has been done without a word, and never without features for the rest of it."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,23 @@ from ray_s2v.data.plan import Plan
 from ray_s2v.data.store import save
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import ConfigError
-from ray_s2v.training.prepare import _source_of_features, check_same_network, starting_point
+from ray_s2v.training.prepare import _source_of_features
 from ray_s2v.training.progress import Assignment
-from tests import plans
+from ray_s2v.training.starting_point import check_same_network, starting_point
+from tests import checkpoints, plans
 from tests.spawn.zero_runs import tiny_job
 
 
 def checkpoint(run: Path, step: int) -> Path:
-    folder = run / "checkpoints" / f"step_{step:06d}"
-    folder.mkdir(parents=True)
-    (folder / "progress.json").write_text(json.dumps({"step": step, "plan": "p"}))
-    return folder
+    return checkpoints.checkpoint(run / "checkpoints", step)
+
+
+def start(given: Job) -> Path | None:
+    return starting_point(given, refuse_to_speak)
+
+
+def refuse_to_speak(told: str) -> None:
+    raise AssertionError(told)
 
 
 def job(run: Path, resume: str) -> Job:
@@ -38,41 +43,41 @@ def job(run: Path, resume: str) -> Job:
 
 
 def test_latest_is_the_newest_or_the_beginning(tmp_path: Path) -> None:
-    assert starting_point(job(tmp_path, "latest")) is None
+    assert start(job(tmp_path, "latest")) is None
     checkpoint(tmp_path, 9)
     newest = checkpoint(tmp_path, 12)
     (tmp_path / "checkpoints" / ".partial-step_000015").mkdir()
-    assert starting_point(job(tmp_path, "latest")) == newest
+    assert start(job(tmp_path, "latest")) == newest
 
 
 def test_none_refuses_to_overwrite(tmp_path: Path) -> None:
-    assert starting_point(job(tmp_path, "none")) is None
+    assert start(job(tmp_path, "none")) is None
     checkpoint(tmp_path, 9)
     with pytest.raises(ConfigError, match="holds 1 checkpoints"):
-        starting_point(job(tmp_path, "none"))
+        start(job(tmp_path, "none"))
 
 
 def test_another_runs_checkpoint_begins_a_run_and_is_overtaken_by_its_own(tmp_path: Path) -> None:
     other = checkpoint(tmp_path / "other", 30)
     run = tmp_path / "run"
-    assert starting_point(job(run, str(other))) == other
+    assert start(job(run, str(other))) == other
     own = checkpoint(run, 33)
-    assert starting_point(job(run, str(other))) == own
+    assert start(job(run, str(other))) == own
 
 
 def test_going_back_over_own_work_is_refused(tmp_path: Path) -> None:
     older, newest = checkpoint(tmp_path, 9), checkpoint(tmp_path, 12)
     with pytest.raises(ConfigError, match="holds newer ones"):
-        starting_point(job(tmp_path, str(older)))
-    assert starting_point(job(tmp_path, str(newest))) == newest
+        start(job(tmp_path, str(older)))
+    assert start(job(tmp_path, str(newest))) == newest
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no checkpoint"):
-        starting_point(job(tmp_path, str(tmp_path)))
+        start(job(tmp_path, str(tmp_path)))
     (tmp_path / "progress.json").write_text("{")
     with pytest.raises(ConfigError, match="is no checkpoint"):
-        starting_point(job(tmp_path / "run", str(tmp_path)))
+        start(job(tmp_path / "run", str(tmp_path)))
 
 
 def test_restarted_workers_take_the_runs_newest_checkpoint(tmp_path: Path) -> None:

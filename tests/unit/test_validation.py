@@ -90,7 +90,7 @@ def test_all_mistakes_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"validation.every": 150}, "validation.every 150 must be a multiple of checkpoint.every 100: videos are made from checkpoints"),
+        ({"validation.every": 160}, "validation.every 160 must be a multiple of checkpoint.every 50: videos are made from checkpoints"),
         (
             {"validation.gpus": 0, "model.attention": "flash"},
             "model.attention flash runs on GPUs, but validation.gpus is 0: give a share of one",
