@@ -118,6 +118,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             send({"checkpoint": steps_done})
 
     def between(steps_done: int) -> None:
+        watch.at(f"after {steps_done} steps")
         is_last = steps_done == assignment.num_steps
         # Before the checkpoint, so that a run that goes on from there has nothing to make up for.
         if is_last or steps_done % settings.every == 0:
