@@ -62,6 +62,12 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
 
     Raises UserError and RunStopped where trying again would only stop there again; one worker's end the run for all.
     """
+    who = f"worker {dist.get_rank()} of {dist.get_world_size()}"
+    with Watch(assignment.job.training.hang_timeout_s, who, lambda text: send({"note": text})) as watch:
+        _work(assignment, send, filming, watch)
+
+
+def _work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filming: Filming | None, watch: Watch) -> None:
     job = assignment.job
     device = ray.train.torch.get_device()
     chosen = [assignment.resume_from()]
@@ -92,8 +98,8 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
     log_step = open_lines(folder / "steps.jsonl") if is_first else None
     log_held_out = open_lines(folder / "held_out.jsonl") if is_first else None
     settings = job.held_out
-    samples = _held_out(assignment, tables)
-    watch = Watch(job.training.hang_timeout_s, f"worker {dist.get_rank()} of {workers}", lambda text: send({"note": text}))
+    watch.at("before the first step")
+    samples = _held_out(assignment, watch.patient(tables))
     notices = Notices()
     engine.deepspeed.module.register_forward_pre_hook(lambda *_: watch.beat())
 
@@ -140,13 +146,12 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             log_step(line)
             send(line)
 
-    with watch:
-        if not checkpoint or checkpoint.parent != assignment.checkpoints:
-            with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
-                evaluate(first_step)
-        steps = range(first_step, assignment.num_steps)
-        batches = watch.patient(prefetched(_batches(assignment, tables, steps, device), PREFETCH))
-        train(engine, batches, job.training, steps, assignment.num_steps, report, between, watch.at)
+    if not checkpoint or checkpoint.parent != assignment.checkpoints:
+        with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
+            evaluate(first_step)
+    steps = range(first_step, assignment.num_steps)
+    batches = watch.patient(prefetched(_batches(assignment, tables, steps, device), PREFETCH))
+    train(engine, batches, job.training, steps, assignment.num_steps, report, between, watch.at)
 
 
 def _tables() -> Iterator[pa.Table]:
