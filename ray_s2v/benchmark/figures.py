@@ -68,9 +68,10 @@ def shares_of(job: Job) -> dict[str, float]:
 
 def settings_of(job: Job) -> Iterator[tuple[str, Any]]:
     """The settings on which a step's time and memory depend, by their dotted names."""
+    settings = job.model_dump(mode="json")
     for section in SECTIONS:
-        yield from ((f"{section}.{key}", value) for key, value in getattr(job, section).model_dump(mode="json").items())
-    yield from ((f"training.{key}", getattr(job.training, key)) for key in OF_TRAINING)
+        yield from ((f"{section}.{key}", value) for key, value in settings[section].items())
+    yield from ((f"training.{key}", settings["training"][key]) for key in OF_TRAINING)
 
 
 def _kind(

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 
-PATIENCE = 10  # times the limit for data, of which the makers may just be starting
+PATIENCE = 10  # times the limit for data, of which the makers may just be starting, and for loading, maybe from the hub
 LOOKS = 10  # in the time of a limit
 TELL_S = 2.0  # for what was said to leave the process
 EXIT_CODE = 75
@@ -33,7 +33,7 @@ class Watch:
     def __init__(self, limit_s: float | None, who: str, say: Callable[[str], object]) -> None:
         self._limit_s, self._who, self._say = limit_s, who, say
         self._over = threading.Event()
-        self.at("before the first step")
+        self.at("loading the network", PATIENCE)
 
     def __enter__(self) -> Watch:
         if self._limit_s:
@@ -43,9 +43,9 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
 
-    def at(self, place: str) -> None:
-        """Beats, in a new place."""
-        self._last = _Beat(time.monotonic(), place, 1)
+    def at(self, place: str, patience: int = 1) -> None:
+        """Beats, in a new place, which may last so many times the limit."""
+        self._last = _Beat(time.monotonic(), place, patience)
 
     def beat(self) -> None:
         self.at(self._last.place)
@@ -54,7 +54,7 @@ class Watch:
         """The items; waiting for one may take longer than anything else."""
         while True:
             place = self._last.place
-            self._last = _Beat(time.monotonic(), f"{place}, waiting for data", PATIENCE)
+            self.at(f"{place}, waiting for data", PATIENCE)
             try:
                 item = next(items)
             except StopIteration:

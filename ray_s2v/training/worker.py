@@ -61,6 +61,12 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
 
     Raises UserError and RunStopped where trying again would only stop there again; one worker's end the run for all.
     """
+    who = f"worker {dist.get_rank()} of {dist.get_world_size()}"
+    with Watch(assignment.job.training.hang_timeout_s, who, lambda text: send({"note": text})) as watch:
+        _work(assignment, send, filming, watch)
+
+
+def _work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filming: Filming | None, watch: Watch) -> None:
     job = assignment.job
     device = ray.train.torch.get_device()
     chosen = [assignment.resume_from() if dist.get_rank() == 0 else None]
@@ -92,8 +98,8 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
     log_step = saving.open_lines(folder / "steps.jsonl") if saving else None
     log_held_out = saving.open_lines(folder / "held_out.jsonl") if saving else None
     settings = job.held_out
-    samples = _held_out(assignment, tables)
-    watch = Watch(job.training.hang_timeout_s, f"worker {dist.get_rank()} of {workers}", lambda text: send({"note": text}))
+    watch.at("before the first step")
+    samples = _held_out(assignment, watch.patient(tables))
     notices = Notices()
     engine.deepspeed.module.register_forward_pre_hook(lambda *_: watch.beat())
 
@@ -116,6 +122,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             saving.write(steps_done, state)
 
     def between(steps_done: int) -> None:
+        watch.at(f"after {steps_done} steps")
         is_last = steps_done == assignment.num_steps
         if saving:
             saving.look()
@@ -139,7 +146,7 @@ def work(assignment: Assignment, send: Callable[[dict[str, Any]], object], filmi
             log_step(line)
             send(line)
 
-    with watch, saving or nullcontext():
+    with saving or nullcontext():
         if not checkpoint or checkpoint.parent != assignment.checkpoints:
             with lack_told(f"the held-out loss before step {first_step}, worker {dist.get_rank()}", device):
                 evaluate(first_step)

@@ -106,9 +106,11 @@ def _tune(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     job = prepared.job
-    settings = {"data.store": job.data.store}
+    settings: dict[str, Any] = {"data.store": job.data.store}
     if streams and at_once > 1:  # or the encoders of one trial would grow into the room of another
         settings |= {f"encoders.{kind}.actors": getattr(job.encoders, kind).actors.min for kind in ("vae", "speech", "text")}
+    if at_once > 1 and job.training.workers.is_elastic and "training.workers" not in sweep.space:  # likewise
+        settings["training.workers"] = job.training.workers.min
     notes = open_relay()
     has_state = usable_state(folder / "tune")
     name = partial(trial_name, counted_from=1 if sweep.search == "optuna" else 0)
