@@ -16,6 +16,7 @@ from ray_s2v.cluster.capacity import for_training, for_validation
 from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.data.discover import rejected_csv
 from ray_s2v.data.held_out import shared_out
+from ray_s2v.data.store import write_whole
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import RunStopped, UserError
@@ -59,8 +60,7 @@ def run_training(
     """
     job = prepared.job
     folder = Path(job.run.folder)
-    (folder / "job.yaml").write_text(dump_job(job), encoding="utf-8")
-    (folder / "rejected.csv").write_text(rejected_csv(prepared.discovery.rejected), encoding="utf-8")
+    _write(folder, {"job.yaml": dump_job(job), "rejected.csv": rejected_csv(prepared.discovery.rejected)})
     assignment = Assignment(
         job,
         prepared.plan,
@@ -76,10 +76,22 @@ def run_training(
         # The run may have been killed between its last checkpoint and its adapter.
         from ray_s2v.training.checkpoint import keep_as_final
 
-        keep_as_final(folder, last)
+        try:
+            keep_as_final(folder, last)
+        except OSError as error:
+            raise RunStopped(f"the adapter could not be written: {error}. The same command writes it when there is room") from error
     if beside:
         beside.finish()
     return folder / "adapter"
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Raises RunStopped where the disk does not take them; what was there is there still."""
+    for name, text in files.items():
+        try:
+            write_whole(str(folder / name), text.encode())
+        except OSError as error:
+            raise RunStopped(f"{folder / name} could not be written: {error}") from error
 
 
 def _fit(
