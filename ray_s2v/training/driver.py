@@ -73,13 +73,9 @@ def run_training(
     if assignment.first_step() < prepared.num_steps:
         _fit(assignment, report, note, beside, filming)
     elif last := assignment.resume_from():
-        # The run may have been killed between its last checkpoint and its adapter.
-        from ray_s2v.training.checkpoint import keep_as_final
+        from ray_s2v.training.saving import make_up
 
-        try:
-            keep_as_final(folder, last)
-        except OSError as error:
-            raise RunStopped(f"the adapter could not be written: {error}. The same command writes it when there is room") from error
+        make_up(job, last)
     if beside:
         beside.finish()
     return folder / "adapter"
