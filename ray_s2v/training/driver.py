@@ -15,6 +15,7 @@ from ray.util.queue import Queue
 from ray_s2v.cluster.capacity import for_training, for_validation
 from ray_s2v.cluster.waiting import Waiting
 from ray_s2v.data.discover import rejected_csv
+from ray_s2v.data.store import write_whole
 from ray_s2v.data.stream import plan_dataset
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import RunStopped, UserError
@@ -59,8 +60,7 @@ def run_training(
     """
     job = prepared.job
     folder = Path(job.run.folder)
-    (folder / "job.yaml").write_text(dump_job(job), encoding="utf-8")
-    (folder / "rejected.csv").write_text(rejected_csv(prepared.discovery.rejected), encoding="utf-8")
+    _write(folder, {"job.yaml": dump_job(job), "rejected.csv": rejected_csv(prepared.discovery.rejected)})
     assignment = Assignment(
         job,
         prepared.plan,
@@ -73,13 +73,21 @@ def run_training(
     if assignment.first_step() < prepared.num_steps:
         _fit(assignment, report, note, beside, filming)
     elif last := assignment.resume_from():
-        # The run may have been killed between its last checkpoint and its adapter.
-        from ray_s2v.training.checkpoint import keep_as_final
+        from ray_s2v.training.saving import make_up
 
-        keep_as_final(folder, last)
+        make_up(job, last)
     if beside:
         beside.finish()
     return folder / "adapter"
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Raises RunStopped where the disk does not take them; what was there is there still."""
+    for name, text in files.items():
+        try:
+            write_whole(str(folder / name), text.encode())
+        except OSError as error:
+            raise RunStopped(f"{folder / name} could not be written: {error}") from error
 
 
 def _fit(

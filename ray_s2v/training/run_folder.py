@@ -17,11 +17,15 @@ PATIENCE_S = 1.0  # who only looks whether the folder is in use holds the lock f
 def alone_in(folder: Path) -> Iterator[None]:
     """Makes the folder if it is not there, and keeps others out until the end of the block or of the process, however it ends.
 
-    Raises ConfigError if another run is in it.
+    Raises ConfigError if another run is in it, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"run.folder: {folder} cannot be written to: {error}") from error
     gives_up_at = time.monotonic() + PATIENCE_S
-    with (folder / ".lock").open("w") as lock:
+    with lock_file as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from peft import LoraConfig
 
+from ray_s2v.config.job import Job
 from ray_s2v.job_file import dump_job
 from ray_s2v.schema import RunStopped
 from ray_s2v.training.checkpoint import State, keep_as_final, save_checkpoint
@@ -87,3 +88,18 @@ class Saving:
                 Copies(self.settings.copy_to).add(saved, self.settings.keep)
             except OSError as error:
                 self._lost(f"the copy of the checkpoint of step {steps_done}", error)
+
+
+def make_up(job: Job, last: Path) -> None:
+    """Writes what a run lacks that was killed, or stopped, between its last checkpoint and its end: its adapter, and the last copy.
+
+    Raises RunStopped where that cannot be written.
+    """
+    try:
+        keep_as_final(Path(job.run.folder), last)
+        if job.checkpoint.copy_to:
+            copies = Copies(job.checkpoint.copy_to)
+            if copies.newest() != last.name:
+                copies.add(last, job.checkpoint.keep)
+    except OSError as error:
+        raise RunStopped(f"the adapter of {last}, or its copy, could not be written: {textwrap.shorten(str(error), MAX_REASON)}") from error

@@ -133,6 +133,8 @@ def _work(assignment: Assignment, send: Callable[[dict[str, Any]], object], film
             note(f"{news}: a checkpoint of step {steps_done} first")
         if news or is_last or steps_done % job.checkpoint.every == 0:
             save(steps_done)
+        if news and saving:
+            saving.wait()  # the node may go before the next step ends
         if filming and filming.due(steps_done):
             watch.at(f"in the videos after {steps_done} steps")
             with evaluating(engine.deepspeed):

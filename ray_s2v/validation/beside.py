@@ -195,4 +195,4 @@ class Beside:
 
     @cached_property
     def _add_line(self) -> Callable[[dict[str, Any]], None]:
-        return open_lines(self.log)
+        return open_lines(self.log, lambda error: self.note(f"videos are not noted: {error}"))

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ class OnWorkers:
         self.run = Path(job.run.folder)
         self.shots: dict[str, Shot] = {}  # by the scene's name, on the CPU
         self.unreadable: dict[str, str] = {}
+        self.add_line: Callable[[dict[str, Any]], None] | None = None
 
     def prepare(self, device: torch.device) -> None:
         """Encodes the scenes, before there is a network on the device. Raises ConfigError where an encoder does not load."""
@@ -84,7 +84,9 @@ class OnWorkers:
         made = [name for name in self.settings.video_names() if name not in failed]
         videos = {name: (home / f"{name}.mp4").relative_to(self.run).as_posix() for name in made}
         line = {"step": steps_done, "videos": videos, "failed": failed}
-        self._add_line(line)
+        if not self.add_line:
+            self.add_line = open_lines(self.run / "validation.jsonl", lambda error: send({"note": f"videos are not noted: {error}"}))
+        self.add_line(line)
         return line
 
     def _all(
@@ -121,10 +123,6 @@ class OnWorkers:
         told.num_steps = num_clips(num_frames, settings) * settings.steps
         clips = turns.each(sampled_clips(network, vae, shot.shown, settings, told))
         return pictures_of(clips, num_frames - lost_frames(settings))
-
-    @cached_property
-    def _add_line(self) -> Callable[[dict[str, Any]], None]:
-        return open_lines(self.run / "validation.jsonl")
 
 
 class Turns:

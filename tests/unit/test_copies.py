@@ -12,7 +12,7 @@ from pyarrow import fs
 from ray_s2v.schema import ConfigError, RunStopped
 from ray_s2v.training.contents import CONTENTS
 from ray_s2v.training.copies import Copies
-from ray_s2v.training.prepare import _checked_copies
+from ray_s2v.training.prepare import _checked_copies, _with_absolute_paths
 from ray_s2v.training.progress import NoneWhole
 from ray_s2v.training.saving import Saving
 from ray_s2v.training.starting_point import starting_point
@@ -168,3 +168,13 @@ def test_places_are_checked_before_anything_else(tmp_path: Path, server: fs.S3Fi
     for wrong in (str(tmp_path / "file/copies"), "s3://no-such-bucket-of-ours/x"):
         with pytest.raises(OSError, match=r"\w"):
             _checked_copies(wrong, own)
+
+
+def test_places_are_told_with_all_other_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("hf://datasets/me/faces", str(tmp_path / "file/copies")):
+        given = assignment(tmp_path / "file/run", 9, {"copy_to": place})
+        with pytest.raises(ConfigError) as told:
+            _with_absolute_paths(given.job, with_network=True)
+        keys = [line.partition(": ")[0] for line in str(told.value).splitlines()]
+        assert {"encoders.vae.path", "run.folder", "checkpoint.copy_to"} <= set(keys)

@@ -28,3 +28,12 @@ def test_a_look_at_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
         started = time.monotonic()
         with alone_in(tmp_path):
             assert time.monotonic() - started > 0.2
+
+
+def test_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"^run.folder: .*/file/run cannot be written to: .*Not a directory"),
+        alone_in(tmp_path / "file/run"),
+    ):
+        pass

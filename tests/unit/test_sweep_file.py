@@ -265,6 +265,7 @@ def test_settings_that_do_not_go_together(tmp_path: Path, changes: dict[str, Any
         "training.steps",
         "training.epochs",
         "checkpoint.resume",
+        "checkpoint.copy_to",
     ],
 )
 def test_what_trials_must_not_differ_in(tmp_path: Path, key: str) -> None:
@@ -342,6 +343,10 @@ def test_what_pbt_cannot_change(tmp_path: Path, key: str) -> None:
         (
             {"set": {"data.sources.2.is_eval": False, "held_out": {}}},
             "job: trials are compared by the loss of clips that are held out: give is_eval: true to a source of its own",
+        ),
+        (
+            {"set": {"checkpoint.copy_to": "s3://bucket/run"}},
+            "job: checkpoint.copy_to is of one run alone; give in set checkpoint.copy_to: null",
         ),
     ],
 )

@@ -69,3 +69,18 @@ def test_a_run_that_was_over_tells_its_last_loss() -> None:
     assert heard({"told": [(0, 10.0), (6, 4.0)], "num_steps": 6}, [])[-1] == [(6, 4.0, None, True)]
     lines = [{"held_out": {"step": 0, "loss": 10.0}}, {"held_out": {"step": 6, "loss": 4.0}}]  # killed before it told the last
     assert heard({"told": [(0, 10.0)], "num_steps": 6}, lines)[-1] == [(6, 4.0, None, True)]
+
+
+def test_a_checkpoint_that_is_written_beside_the_next_steps_is_waited_for() -> None:
+    run = messages(0, 2)
+    run += [{"step": 2}, {"step": 3}, {"checkpoint": 2}, {"step": 4}]
+    run += [{"held_out": {"step": 5, "loss": 5.0}}]
+    after = heard({"told": [], "num_steps": 6, "hand_every": 1}, run)
+    assert after[4][-1][0] == 0
+    assert after[5][-1] == (2, 8.0, 2, False)
+
+
+def test_a_checkpoint_that_could_not_be_written_is_not_waited_for_longer_than_to_the_next_measurement() -> None:
+    run = [*messages(0, 2), {"step": 2}, *messages(4, checkpoints=(4,)), {"step": 4}]
+    after = heard({"told": [], "num_steps": 6, "hand_every": 2}, run)
+    assert after[-1][1:3] == [(2, 8.0, None, False), (4, 6.0, 4, False)]
