@@ -106,7 +106,7 @@ def _tune(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     job = prepared.job
-    settings: dict[str, Any] = {"data.store": job.data.store}
+    settings: dict[str, str | int] = {"data.store": job.data.store}
     if streams and at_once > 1:  # or the encoders of one trial would grow into the room of another
         settings |= {f"encoders.{kind}.actors": getattr(job.encoders, kind).actors.min for kind in ("vae", "speech", "text")}
     if at_once > 1 and job.training.workers.is_elastic and "training.workers" not in sweep.space:  # likewise
