@@ -65,6 +65,7 @@ DOCUMENTS: dict[str, str | bytes] = {
     "a list as a key": GOOD + "? [a, b]\n: 1\n",
     "a mapping as a key": GOOD + "? {a: b}\n: 1\n",
     "a number as a key": GOOD + "3: 1\n",
+    "twenty thousand keys": GOOD + "x: {" + ", ".join(f"k{n}: 1" for n in range(20_000)) + "}\n",
     "null as a key": GOOD + "~: 1\n",
     "a date as a key": GOOD + "2001-01-01: 1\n",
     "a merge key as text": GOOD + "'<<': {folder: x}\n",
@@ -156,7 +157,9 @@ ODD_SETTINGS: dict[str, dict[str, Any]] = {
     "a scene's name that leads out": {
         "validation": {"every": 100, "scenes": [{"name": "../../x", "picture": "p", "speech": "s", "prompt": "p"}]}
     },
-    "a scene's name with a null": {"validation": {"every": 100, "scenes": [{"name": "a\0b", "picture": "p", "speech": "s", "prompt": "p"}]}},
+    "a scene's name with a null": {
+        "validation": {"every": 100, "scenes": [{"name": "a\0b", "picture": "p", "speech": "s", "prompt": "p"}]}
+    },
     "a size of a picture beyond all": {"sampling": {"size": "99999999999999999999x64"}},
     "a size of 5000 digits": {"sampling": {"size": "9" * 5000 + "x64"}},
     "a repository's name that leads out": {"hub": {"repo_id": "../../etc/passwd"}},

@@ -28,7 +28,8 @@ def table(found: Mapping[str, Outcome]) -> str:
     lines = [
         "# What comes of malformed inputs",
         "",
-        f"{len(found)} inputs: {', '.join(f'{count} {word}' for word, count in sorted(counts.items()))}. Made by `python -m tests.malformed`.",
+        f"{len(found)} inputs: {', '.join(f'{count} {word}' for word, count in sorted(counts.items()))}. "
+        "Made by `python -m tests.malformed`.",
         "",
         "| kind | input | outcome | in words |",
         "|---|---|---|---|",
