@@ -68,7 +68,8 @@ def _decoded(clip: Clip, settings: Any) -> str:
     """What a run would see of the clip."""
     bucket, width, height = framed(clip.scaled_width, clip.scaled_height, clip.num_frames, settings, clip.clip_id)
     row = {
-        "video": clip.video.place, "audio": clip.audio.place if clip.audio else "", "pose": clip.pose.place if clip.pose else "",
+        "video": clip.video.place, "audio": clip.audio.place if clip.audio else "",
+        "video_digest": clip.video.digest, "audio_digest": clip.audio.digest if clip.audio else "", "pose": clip.pose.place if clip.pose else "",
         "kind": "first", "scaled_width": width, "scaled_height": height, "left": 0, "top": 0, "width": bucket.width,
         "height": bucket.height, "clip_frames": clip.num_frames, "start_frame": 0, "num_frames": bucket.num_frames,
         "reference_frame": clip.num_frames - 1, "heard_start": 0, "heard_frames": 0, "drop_audio": False, "audio_s": clip.audio_s,
