@@ -13,7 +13,7 @@ from tests.malformed.entry import Outcome
 from tests.malformed.inputs import entries
 
 TABLE = Path(__file__).with_name("outcomes.md")
-LIMIT_S = 20.0
+LIMIT_S = 60.0  # of a machine with other work, too
 
 
 def outcomes(titles: Iterable[str] | None = None, processes: int = 2) -> dict[str, Outcome]:
