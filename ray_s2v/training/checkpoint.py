@@ -18,10 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peft import LoraConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ray_s2v.model.lora import load_adapter, save_adapter
+from ray_s2v.schema import ConfigError
 from ray_s2v.training.progress import Progress, complete_checkpoints
 
 PARTIAL = ".partial-"
@@ -75,10 +77,14 @@ def keep_as_final(folder: Path, checkpoint: Path) -> None:
 
 
 def load_state(checkpoint: Path) -> State:
-    """The adapter, the optimizer's moments and maybe the average of a checkpoint."""
+    """The adapter, the optimizer's moments and maybe the average of a checkpoint. Raises ConfigError where one cannot be read."""
     adapter, _ = load_adapter(checkpoint)
     average = load_adapter(checkpoint / AVERAGE)[0] if (checkpoint / AVERAGE).is_dir() else None
-    return State(adapter, load_file(checkpoint / "optimizer.safetensors"), average)
+    try:
+        moments = load_file(checkpoint / "optimizer.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{checkpoint}: the optimizer's moments cannot be read: {error}") from error
+    return State(adapter, moments, average)
 
 
 def _publish(partial: Path, target: Path) -> None:

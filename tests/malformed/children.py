@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 MEMORY = 6 << 30  # bytes that a child may allocate
-STARTED_S = 120.0  # until the first answer: imports, and clips that the inputs are made of
+STARTED_S = 300.0  # until the first answer: imports, and clips that the inputs are made of
 
 Work = Callable[[Any, Path], Any]
 Setup = Callable[[], Work]
