@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import stat
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -14,16 +18,41 @@ from pydantic_core import ErrorDetails
 from ray_s2v.schema import ConfigError
 
 Root = TypeVar("Root", bound=BaseModel)
+MAX_BYTES = 1 << 20  # of a file; the annotated job has 6 kB
+MAX_VALUES = 100_000  # of a document, each alias counted as what it stands for
+MAX_BITS = 1024  # of a whole number; Python does not even print those of 15,000
+MAX_DOTS = 100  # of a setting's name
+MAX_SHOWN = 200  # letters of a value that a message repeats
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without the trap of a key given twice, of which the last would win."""
+    """YAML without the traps of a key given twice, of which the last would win, and of aliases of aliases that stand for billions."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.sizes: dict[int, int] = {}  # values in each finished node, by its identity
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self.sizes:
+                raise yaml.YAMLError(f"an alias within what it stands for\n{event.start_mark}")
+            return node
+        inside: Iterable[yaml.Node] = ()
+        if isinstance(node, yaml.CollectionNode):
+            inside = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        self.sizes[id(node)] = 1 + sum(self.sizes[id(part)] for part in inside)
+        if self.sizes[id(node)] > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES} values, aliases counted as what they stand for\n{event.start_mark}")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "expected a mapping", node.start_mark)
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        if twice := {str(key) for key in keys if keys.count(key) > 1}:
+        counts = Counter(key for key in keys if isinstance(key, Hashable))
+        if twice := {str(key) for key, count in counts.items() if count > 1}:
             raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(sorted(twice))}", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -38,14 +67,26 @@ def _parsed(text: str) -> Any:
 
 def _unshared(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items()}
+        return {_unshared(key): _unshared(item) for key, item in value.items()}
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ValueError(f"a whole number of more than {MAX_BITS} bits")
     return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
+def _read(path: str) -> str:
+    """The text of a file. Raises OSError, ValueError; a pipe, which may never end, is none."""
+    info = os.stat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError("must be a file")
+    if info.st_size > MAX_BYTES:
+        raise ValueError(f"has {info.st_size} bytes, more than {MAX_BYTES}")
+    return Path(path).read_text(encoding="utf-8")
 
 
 def read_settings(path: str, wanted: str) -> dict[Any, Any]:
     """The mapping in a YAML file. Raises ConfigError; `wanted` says what the file should hold."""
     try:
-        settings = _parsed(Path(path).read_text(encoding="utf-8"))
+        settings = _parsed(_read(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -74,12 +115,12 @@ def override(settings: dict[Any, Any], text: str) -> str | None:
 def read_override(text: str) -> tuple[str, Any]:
     """Key and value of `section.key=value`. Raises ConfigError."""
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"{text!r}: an override reads section.key=value")
+    if not equals or not all(key.split(".")) or key.count(".") > MAX_DOTS:
+        raise ConfigError(f"{_shortened(repr(text))}: an override reads section.key=value")
     try:
         return key, _parsed(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r}: the value is no readable YAML") from error
+        raise ConfigError(f"{_shortened(repr(text))}: the value is no readable YAML") from error
 
 
 def set_value(settings: dict[Any, Any], key: str, value: Any) -> str | None:
@@ -129,8 +170,12 @@ def _explained(detail: ErrorDetails, root: type[BaseModel], hints: Mapping[str, 
             return [f"{where}: must not be empty"]
         case _:
             message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    was = "" if isinstance(given, dict | list | BaseModel) else f" (it is {given!r})"
+    was = "" if isinstance(given, dict | list | BaseModel) else f" (it is {_shortened(repr(given))})"
     return [f"{where}: {line}{was}" if where else line for line in message.split("\n")]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _known_instead(location: tuple[int | str, ...], root: type[BaseModel], hints: Mapping[str, str]) -> str:

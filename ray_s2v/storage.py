@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import re
+import stat
 from functools import cache
 from typing import IO, Any, NamedTuple
 
@@ -76,12 +77,16 @@ def _file_system(scheme: str) -> fs.FileSystem:
 
 
 def open_file(place: str) -> IO[bytes]:
-    """The file at a place, open for reading and seeking. Raises OSError if it is not there or may not be read."""
+    """The file at a place, open for reading and seeking. Raises OSError if it is not there, may not be read, or is a pipe or a device,
+    which may never end.
+    """
     member = member_of(place)
     if member:
         part: Any = _Part(open_file(member.tar), member.offset, member.size)
         return io.BufferedReader(part, READ_AHEAD)
     if not scheme_of(place):
+        if not stat.S_ISREG(mode := os.stat(place).st_mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "neither a file nor a folder", place)
         return open(place, "rb")
     system, path = file_system(place)
     return io.BufferedReader(system.open_input_file(path), READ_AHEAD)

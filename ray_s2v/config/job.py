@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 
 from ray_s2v.config.hub import Hub
 from ray_s2v.config.sampling import Sampling
-from ray_s2v.config.section import Amount, AutoOrBool, Count, Positive, Section, Share, Text, Whole, refuse
+from ray_s2v.config.section import Amount, AutoOrBool, Count, Positive, Section, Seed, Share, Text, Whole, refuse
 from ray_s2v.config.source import Source
 from ray_s2v.config.tracking import Tracking, Webhook
 from ray_s2v.config.validation import Validation
@@ -25,14 +25,14 @@ class Run(Section):
     """Where a run's files go; every machine of the cluster must see this folder."""
 
     folder: Text
-    seed: Whole = 42
+    seed: Seed = 42
 
 
 class Demo(Section):
     """Clips and tiny weights made by code before the run, for trying things out."""
 
     folder: Text
-    seed: Whole = 0
+    seed: Seed = 0
 
 
 class Data(Section):

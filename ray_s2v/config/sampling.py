@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ray_s2v.config.section import Count, Positive, Section, Text, Whole, refuse
+from ray_s2v.config.section import Count, Positive, Section, Seed, Text, refuse
 from ray_s2v.schema import FRAMES_PER_LATENT, MIN_SIDE, SIZE_MULTIPLE
 
 
@@ -33,7 +33,7 @@ class Sampling(Section):
         "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，"
         "畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
     )
-    seed: Whole = 42
+    seed: Seed = 42
     previews: Previews | None = None
 
     @model_validator(mode="after")

@@ -11,8 +11,9 @@ Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes no more bits
 AutoOrBool = Literal["auto", True, False]
 
 
@@ -21,8 +22,10 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_only_where_asked(cls, value: Any, info: ValidationInfo) -> Any:
+    def _usable(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
+        if isinstance(value, str) and "\0" in value:  # no file, variable or process can be called so
+            raise ValueError("must not hold a null character")
         annotation = cls.model_fields[info.field_name].annotation
         if annotation == AutoOrBool:
             if value != "auto" and not isinstance(value, bool):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ray_s2v.config.section import Count, Section, Share, Text, Whole, refuse
+from ray_s2v.config.section import Count, Section, Seed, Share, Text, refuse
 
 MOST_OF_A_GRID = 10_000  # trials; more is a slip
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 1e-4, which YAML 1.1 takes for text
@@ -53,9 +53,9 @@ class Range(Section):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_only_where_asked(cls, value: Any, info: ValidationInfo) -> Any:
+    def _usable(cls, value: Any, info: ValidationInfo) -> Any:
         if info.field_name != "values":
-            return super()._truth_only_where_asked(value, info)
+            return super()._usable(value, info)
         # Each value is for the job to check; true and false are some settings' own.
         return [_number(item) for item in value] if isinstance(value, list) else value
 
@@ -126,7 +126,7 @@ class Sweep(Section):
     space: Annotated[dict[str, Range], Field(min_length=1)]  # by section.key
     search: Literal["grid", "random", "optuna"]
     trials: Count | None = None  # of a grid, all combinations
-    seed: Whole = 42  # of the values that are drawn
+    seed: Seed = 42  # of the values that are drawn
     at_once: Count | None = None  # at most so many trials side by side; as many as there is room for when none is given
     asha: Asha | None = None
     pbt: Pbt | None = None

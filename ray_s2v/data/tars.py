@@ -54,7 +54,7 @@ def members_of(tar: Part) -> tuple[dict[str, Part], list[Rejected]]:
             if name in members:
                 rejected.append(Rejected(f"{tar.place}/{name}", "the tar holds a later file of this name"))
             members[name] = Part(str(Member(tar.place, info.offset_data, info.size, name)), info.size, tar.stamp)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:  # ValueError: of extended headers, which tarfile takes at their word
         rejected.append(Rejected(tar.place, f"damaged: {error}"))
     except OSError as error:
         raise DataError(f"data.sources: {tar.place} cannot be read: {error}") from error

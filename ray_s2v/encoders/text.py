@@ -31,7 +31,7 @@ def load_tokenizer(place: str | Path) -> PreTrainedTokenizerFast:
     path, subfolder = find_place(place)
     try:
         return PreTrainedTokenizerFast.from_pretrained(path, subfolder=subfolder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{place}: cannot load the tokenizer: {error}") from error
 
 

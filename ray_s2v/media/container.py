@@ -20,6 +20,13 @@ from ray_s2v.storage import READ_AHEAD, member_of, open_file, scheme_of
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 AUDIO_SUFFIXES = {".wav", ".mp3", ".flac", ".ogg", ".m4a"}
+# FFmpeg's names of what is opened, whatever the file is called. Playlists and session descriptions are left out: they would have it
+# open other files, or the network. So are pictures and subtitles, which are no clips.
+FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,mxf,nut,ivf,gif,wav,w64,mp3,flac,ogg,aac,ac3,eac3,amr,aiff,au,"
+    "caf,ape,wv,tta"
+)
+MAX_PIXELS = 1 << 26  # of a picture, twice those of 8K: a few bytes of a file can stand for gigabytes
 MAX_CLIP_S = 4 * 3600  # a clock that runs further is broken, and its sound would not fit into memory
 FIRST_STEP_BACK_S = Fraction(2)  # how much earlier to seek again where seeking landed late; doubled each time
 
@@ -38,9 +45,14 @@ def open_media(place: str) -> Iterator[InputContainer]:
         # FFmpeg reads a path faster than through Python.
         source = file if scheme_of(place) or member_of(place) else place
         try:
-            container = av.open(source, "r", buffer_size=READ_AHEAD, metadata_errors="replace")  # old encodings do not matter
+            options = {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
+            container = av.open(
+                source, "r", options=options, buffer_size=READ_AHEAD, metadata_errors="replace"
+            )  # old encodings do not matter
         except av.error.InvalidDataError as error:
             raise ClipError("not a media file, or its header is cut off") from error
+        except av.error.ArgumentError as error:
+            raise ClipError("not a media file of a kind that is read here") from error
         except av.error.FFmpegError as error:
             raise ClipError(f"cannot be opened: {error.strerror}") from error
         with container:
@@ -48,15 +60,19 @@ def open_media(place: str) -> Iterator[InputContainer]:
                 yield container
             except av.error.DecoderNotFoundError as error:
                 raise ClipError("pictures or sound in a codec that is not known") from error
+            except av.error.ArgumentError as error:
+                raise ClipError(f"damaged, or its pictures have more than {MAX_PIXELS} pixels") from error
             except av.error.FFmpegError as error:
                 raise ClipError(f"damaged: {error.strerror}") from error
 
 
 def video_stream(container: InputContainer) -> VideoStream:
     """The first picture track that is not a cover. Raises ClipError without one."""
-    if streams := _pictures(container):
-        return streams[0]
-    raise ClipError("no video stream")
+    if not (streams := _pictures(container)):
+        raise ClipError("no video stream")
+    if (decoder := streams[0].codec_context) and not decoder.is_open:  # None of an unknown codec
+        decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    return streams[0]
 
 
 def has_pictures(place: str) -> bool:

@@ -63,7 +63,10 @@ def _display_matrix(picture: VideoFrame) -> tuple[tuple[int, int], tuple[int, in
     Mirrored pictures are told by it too. Raises ClipError for turns other than by right angles.
     """
     # Not picture.side_data: that and the picture would refer to each other, and pictures pile up until the garbage is collected.
-    side_data = SideDataContainer(picture)  # type: ignore[call-arg]
+    try:
+        side_data = SideDataContainer(picture)  # type: ignore[call-arg]
+    except ValueError as error:  # of a kind that PyAV does not know
+        raise ClipError(f"pictures with data beside them that cannot be read: {error}") from error
     if Type.DISPLAYMATRIX not in side_data:
         return (1, 0), (0, 1)
     matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32).reshape(3, 3)[:2, :2]

@@ -18,6 +18,7 @@ from ray_s2v.model.names import diffusers_name
 from ray_s2v.schema import ConfigError
 
 WEIGHTS = "diffusion_pytorch_model"
+MAX_SIZE = (1 << 20, 1000)  # of any number in a configuration, and of its layers, which are built one by one
 Model = TypeVar("Model", bound=ModelMixin)
 
 # Official keys that say what ours says otherwise; and official keys that must have this value, since nothing else is built.
@@ -63,21 +64,29 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder / 'config.json'}: this is another configuration than Wan 2.2 S2V 14B's: " + "; ".join(wrong))
     config = {_OFFICIAL_KEYS.get(k, k): v for k, v in stored.items() if k not in _OFFICIAL_REQUIRED and not k.startswith("_")}
     dim = config.pop("dim")
+    if not all(type(number) is int and number > 0 for number in (dim, config["num_attention_heads"])):
+        raise ConfigError(f"{folder / 'config.json'}: dim and num_heads must be whole numbers above 0")
     return {**config, "attention_head_dim": dim // config["num_attention_heads"]}
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
+        found = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is no readable JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file} holds no settings by their names")
+    return found
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder: those of its index, or the only one, or all that it holds."""
     index = folder / f"{WEIGHTS}.safetensors.index.json"
     if index.is_file():
-        files = sorted({folder / name for name in _read_json(index)["weight_map"].values()})
+        names = _read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) and Path(name).name == name for name in names.values()):
+            raise ConfigError(f"{index}: its weight_map must name files of its own folder")
+        files = sorted({folder / name for name in names.values()})
     else:
         files = sorted(folder.glob(f"{WEIGHTS}*.safetensors")) or sorted(folder.glob("*.safetensors"))
     missing = [str(file) for file in files if not file.is_file()]
@@ -130,8 +139,15 @@ def stored_shapes(files: list[Path]) -> dict[str, torch.Size]:
 def empty_model(model_class: type[Model], folder: Path) -> Model:
     """The network of a folder's configuration without memory behind it. Keys of the file that are no setting are ignored."""
     settings = inspect.signature(model_class.__init__).parameters
-    with torch.device("meta"):
-        return model_class.from_config({key: value for key, value in read_config(folder).items() if key in settings})
+    config = {key: value for key, value in read_config(folder).items() if key in settings}
+    if too_large := [key for key, value in config.items() if isinstance(value, int) and abs(value) > MAX_SIZE[key == "num_layers"]]:
+        raise ConfigError(f"{folder / 'config.json'}: no network can have such {', '.join(too_large)}")
+    try:
+        with torch.device("meta"):
+            return model_class.from_config(config)
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{folder / 'config.json'} describes a network that cannot be built: {reason}") from error
 
 
 def check_checkpoint(model_class: type[Model], place: str) -> Model:

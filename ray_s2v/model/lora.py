@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ from ray_s2v.schema import ConfigError
 
 PREFIX = "base_model.model"  # of every name in an adapter that PEFT writes
 ADAPTER_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+MAX_RANK = 4096  # that no LoRA comes near
 MAX_NAMES = 8  # of tensors that a message names
 
 Layers = Literal["all", "blocks", "audio_injector"]
@@ -48,11 +51,14 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: list[str], lay
 def with_lora(model: nn.Module, config: LoraConfig, seed: int, device: torch.device | None = None) -> PeftModel:
     """The model wrapped by PEFT: everything frozen but the adapter, which is float32 and the same on every worker.
 
-    device: of the adapter; where each layer is when None.
+    device: of the adapter; where each layer is when None. Raises ConfigError where the configuration fits no layer.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        wrapped = get_peft_model(model, config)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            wrapped = get_peft_model(model, config)
+    except (ValueError, TypeError, re.error) as error:
+        raise ConfigError(f"LoRA cannot be put on this network: {' '.join(str(error).split())[:200]}") from error
     for parameter in wrapped.parameters():
         if parameter.requires_grad and device is not None:
             parameter.data = parameter.data.to(device)
@@ -84,11 +90,19 @@ def save_adapter(folder: Path, tensors: dict[str, Tensor], config: LoraConfig) -
     The configuration is in the file's header as well, where diffusers looks for it.
     """
     config.save_pretrained(str(folder))
-    described = json.loads((folder / "adapter_config.json").read_text())
+    described = json.loads((folder / CONFIG_FILE).read_text())
     header = {"format": "pt", "lora_adapter_metadata": json.dumps({f"{PREFIX}.{key}": value for key, value in described.items()})}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / ADAPTER_FILE, metadata=header)
 
 
 def load_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
-    """The tensors (PEFT's names) and the configuration of an adapter folder."""
-    return load_file(folder / ADAPTER_FILE), LoraConfig.from_pretrained(str(folder))
+    """The tensors (PEFT's names) and the configuration of an adapter folder. Raises ConfigError where it holds none."""
+    if not (folder / CONFIG_FILE).is_file():  # or PEFT would ask the hub
+        raise ConfigError(f"{folder} holds no {CONFIG_FILE}")
+    try:
+        tensors, config = load_file(folder / ADAPTER_FILE), LoraConfig.from_pretrained(str(folder))
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{folder}: no adapter can be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(config, LoraConfig) or type(config.r) is not int or not 0 < config.r <= MAX_RANK or config.megatron_config:
+        raise ConfigError(f"{folder}: {CONFIG_FILE} is not of a LoRA of rank 1 to {MAX_RANK} as ray_s2v trains them")
+    return tensors, config

@@ -86,13 +86,14 @@ def keep_as_final(folder: Path, checkpoint: Path) -> None:
 
 
 def load_state(checkpoint: Path) -> State:
-    """The adapter, the optimizer's moments and maybe the average of a checkpoint. Raises ConfigError where they are no tensors."""
+    """The adapter, the optimizer's moments and maybe the average of a checkpoint. Raises ConfigError where one cannot be read."""
+    adapter, _ = load_adapter(checkpoint)
+    average = load_adapter(checkpoint / AVERAGE)[0] if (checkpoint / AVERAGE).is_dir() else None
     try:
-        adapter, _ = load_adapter(checkpoint)
-        average = load_adapter(checkpoint / AVERAGE)[0] if (checkpoint / AVERAGE).is_dir() else None
-        return State(adapter, load_file(checkpoint / "optimizer.safetensors"), average)
-    except SafetensorError as error:
-        raise ConfigError(f"{checkpoint} is no checkpoint of ray_s2v: {error}") from error
+        moments = load_file(checkpoint / "optimizer.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{checkpoint}: the optimizer's moments cannot be read: {error}") from error
+    return State(adapter, moments, average)
 
 
 def _write_whole(target: Path, write: Callable[[Path], None]) -> None:

@@ -93,6 +93,9 @@ def newest_whole(folder: Path, told: Callable[[str], object]) -> Path | None:
 def load_progress(checkpoint: Path) -> Progress:
     """Where the run of this checkpoint stood. Raises ConfigError if the folder is no checkpoint."""
     try:
-        return Progress(**json.loads((checkpoint / "progress.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        progress = Progress(**json.loads((checkpoint / "progress.json").read_text()))
+        if type(progress.step) is not int or progress.step < 0 or not isinstance(progress.plan, str):
+            raise ValueError(f"{progress} is no position in a plan")
+        return progress
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{checkpoint} is no checkpoint of ray_s2v: {error}") from error

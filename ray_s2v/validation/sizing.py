@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from math import sqrt
 
 import numpy as np
@@ -10,18 +11,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ray_s2v.config.sampling import Sampling
 from ray_s2v.media.container import first_picture
+from ray_s2v.schema import ClipError
+from ray_s2v.storage import open_file
 
 OFFICIAL_MULTIPLE = 64  # pixels
 SMALLEST_SCALE = 0.1
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # Pillow would have Ghostscript run what is PostScript
 
 
 def still(path: str) -> Image.Image:
     """A picture, upright, in RGB; of a video its first. Raises OSError, ClipError, and Image.DecompressionBombError where it is huge."""
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except UnidentifiedImageError:
-        return first_picture(path).to_image()
+    with open_file(path) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as picture:
+                return ImageOps.exif_transpose(picture).convert("RGB")
+        except UnidentifiedImageError:
+            return first_picture(path).to_image()
+        except (SyntaxError, ValueError, LookupError, TypeError, ZeroDivisionError, struct.error) as error:  # all of which Pillow raises
+            raise ClipError(f"a damaged picture: {error}") from error
 
 
 def picture_of(path: str, settings: Sampling) -> NDArray[np.uint8]:

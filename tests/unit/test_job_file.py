@@ -294,7 +294,7 @@ def test_what_is_no_mapping_is_told_what_a_job_is(tmp_path: Path, content: str) 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: No such file"):
         load_job(str(tmp_path / "absent.yaml"))
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="must be a file"):
         load_job(str(tmp_path))
 
 
@@ -368,11 +368,11 @@ def job_or_message(path: str, overrides: list[str]) -> Job | str:
         return str(error)
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Zl", "Zp"], exclude_characters="\x85"), min_size=1, max_size=30)
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Zl", "Zp"], exclude_characters="\x85\0"), min_size=1, max_size=30)
 
 
 @FUZZ
-@given(folder=WORDS, path=WORDS, target=WORDS, rate=st.floats(min_value=1e-300, max_value=1e300), seed=st.integers(min_value=0))
+@given(folder=WORDS, path=WORDS, target=WORDS, rate=st.floats(min_value=1e-300, max_value=1e300), seed=st.integers(0, 2**63 - 1))
 def test_every_job_survives_its_dump(tmp_path: Path, folder: str, path: str, target: str, rate: float, seed: int) -> None:
     changes = {"run": {"folder": folder, "seed": seed}, "model.path": path, "lora": {"targets": [target]}, "training.learning_rate": rate}
     job = Job.model_validate(changed(changes))
