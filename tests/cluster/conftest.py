@@ -28,20 +28,24 @@ def demo_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def places(demo_files: Path) -> list[str]:
-    """Overrides that point jobs/demo.yaml at these files."""
-    weights = demo_files / "weights"
+def demo_places(folder: Path) -> list[str]:
+    """Overrides that point jobs/demo.yaml at the demo's files in a folder."""
+    weights = folder / "weights"
     return [
-        f"demo.folder={demo_files}",
-        f"data.sources.0.path={demo_files / 'clips'}",
-        f"data.sources.1.path={demo_files / 'held_out'}",
+        f"demo.folder={folder}",
+        f"data.sources.0.path={folder / 'clips'}",
+        f"data.sources.1.path={folder / 'held_out'}",
         f"encoders.vae.path={weights / 'vae'}",
         f"encoders.speech.path={weights / 'wav2vec2-large-xlsr-53-english'}",
         f"encoders.text.path={weights / 'text_encoder'}",
         f"encoders.text.tokenizer={weights / 'tokenizer'}",
         f"model.path={weights}",
     ]
+
+
+@pytest.fixture(scope="session")
+def places(demo_files: Path) -> list[str]:
+    return demo_places(demo_files)
 
 
 @pytest.fixture(scope="session")
