@@ -49,14 +49,6 @@ def kill(process: psutil.Process) -> None:
     process.wait(30)
 
 
-def kill_tree(process: psutil.Process) -> None:
-    """All that a machine's power cut would end."""
-    tree = [*process.children(recursive=True), process]
-    for one in tree:
-        one.kill()
-    psutil.wait_procs(tree, timeout=30)
-
-
 def kill_at(step: int, run: Path, driver: subprocess.Popen[str], title: str, which: int = 0) -> None:
     """Once the run has done a step, kills one of the driver's processes of that title."""
     wait_for_step(run, step, driver)
