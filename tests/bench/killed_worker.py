@@ -28,9 +28,9 @@ from ray_s2v.training.prepare import prepare
 from tests.cluster.conftest import JOB, ROOT, demo_places
 from tests.cluster.faults import TRAINING_WORKER, found, kill
 
-KILL_AFTER = (8, 20, 32)  # steps
-STEPS = 48
-SETTINGS = [f"training.steps={STEPS}", "checkpoint.every=3", "held_out.every=48"]
+KILL_AFTER = (5, 14, 23)  # steps
+STEPS = 36
+SETTINGS = [f"training.steps={STEPS}", "checkpoint.every=3", "held_out.every=36", "data.sources.0.windows_per_clip=1"]
 SOURCES = {"from a store": "data.features=store", "encoded beside training": "data.features=stream"}
 
 
@@ -122,7 +122,7 @@ def main(out: Path) -> None:
         prepare_demo(Demo(folder=str(folder / "demo")))
         places = [*demo_places(folder / "demo"), f"data.store={folder / 'store'}"]
         encode = [sys.executable, "-m", "ray_s2v.encode", str(JOB), *places, *SETTINGS, f"run.folder={folder / 'encoded'}"]
-        subprocess.run(encode, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=600)
+        subprocess.run(encode, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=1200)
         times = {source: measured(folder, places, setting) for source, setting in SOURCES.items()}
     result = {"cores": os.cpu_count(), "load": psutil.getloadavg(), "kills": times}
     out.write_text(json.dumps(result, indent=1) + "\n")

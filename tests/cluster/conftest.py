@@ -95,7 +95,7 @@ class Undisturbed:
 def undisturbed(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     process = start(*SHORT, f"run.folder={folder}")
-    said = process.communicate(timeout=300)[0]
+    said = process.communicate(timeout=600)[0]
     return Undisturbed(folder, said, process.returncode)
 
 
@@ -127,7 +127,7 @@ def held_out(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "held_out.jsonl").read_text().splitlines()]
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], timeout_s: float = 150) -> None:
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], timeout_s: float = 400) -> None:
     """Returns once the run has logged a step."""
     deadline = time.monotonic() + timeout_s
     while not any(record["step"] >= step for record in records(run)):

@@ -15,7 +15,7 @@ from tests.cluster.conftest import records, wait_for_step
 TRAINING_WORKER = "ray::RayTrainWorker"
 ENCODER = "ray::MapWorker(MapBatches(Encode"
 DECODING_TASK = "ray::MapBatches(_fetched)"
-TRACE_S = 60.0
+TRACE_S = 120.0
 
 
 def found(below: int, title: str) -> list[psutil.Process]:
