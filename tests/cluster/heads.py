@@ -55,7 +55,7 @@ class Head:
         """Ids and resources of the nodes that are up."""
         return {node.node_id: node.resources_total for node in list_nodes(self.dashboard) if node.state == "ALIVE"}
 
-    def wait_for_nodes(self, number: int, timeout_s: float = 60) -> None:
+    def wait_for_nodes(self, number: int, timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
         while len(nodes := self.nodes()) != number:
             assert time.monotonic() < deadline, f"after {timeout_s} s there are {nodes}"
@@ -97,7 +97,7 @@ def head(*options: str, port: int, environment: Mapping[str, str] = {}) -> Itera
     ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     with started("--head", *ports, f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", *options, environment=environment) as process:
         there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{dashboard}", process)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not _is_up(there, agent):
             assert time.monotonic() < deadline, "the head has not started"
             time.sleep(0.2)
