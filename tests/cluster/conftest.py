@@ -28,20 +28,24 @@ def demo_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def places(demo_files: Path) -> list[str]:
-    """Overrides that point jobs/demo.yaml at these files."""
-    weights = demo_files / "weights"
+def demo_places(folder: Path) -> list[str]:
+    """Overrides that point jobs/demo.yaml at the demo's files in a folder."""
+    weights = folder / "weights"
     return [
-        f"demo.folder={demo_files}",
-        f"data.sources.0.path={demo_files / 'clips'}",
-        f"data.sources.1.path={demo_files / 'held_out'}",
+        f"demo.folder={folder}",
+        f"data.sources.0.path={folder / 'clips'}",
+        f"data.sources.1.path={folder / 'held_out'}",
         f"encoders.vae.path={weights / 'vae'}",
         f"encoders.speech.path={weights / 'wav2vec2-large-xlsr-53-english'}",
         f"encoders.text.path={weights / 'text_encoder'}",
         f"encoders.text.tokenizer={weights / 'tokenizer'}",
         f"model.path={weights}",
     ]
+
+
+@pytest.fixture(scope="session")
+def places(demo_files: Path) -> list[str]:
+    return demo_places(demo_files)
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +95,7 @@ class Undisturbed:
 def undisturbed(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     process = start(*SHORT, f"run.folder={folder}")
-    said = process.communicate(timeout=300)[0]
+    said = process.communicate(timeout=600)[0]
     return Undisturbed(folder, said, process.returncode)
 
 
@@ -123,7 +127,7 @@ def held_out(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "held_out.jsonl").read_text().splitlines()]
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], timeout_s: float = 150) -> None:
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], timeout_s: float = 400) -> None:
     """Returns once the run has logged a step."""
     deadline = time.monotonic() + timeout_s
     while not any(record["step"] >= step for record in records(run)):

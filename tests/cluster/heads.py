@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def free_port() -> int:
 class Head:
     address: str
     dashboard: str
+    process: psutil.Process  # with all of the head's processes below it
 
     def start_job(self, *overrides: str) -> subprocess.Popen[str]:
         """`python -m ray_s2v.train` on the demo's job in this cluster."""
@@ -54,7 +55,7 @@ class Head:
         """Ids and resources of the nodes that are up."""
         return {node.node_id: node.resources_total for node in list_nodes(self.dashboard) if node.state == "ALIVE"}
 
-    def wait_for_nodes(self, number: int, timeout_s: float = 60) -> None:
+    def wait_for_nodes(self, number: int, timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
         while len(nodes := self.nodes()) != number:
             assert time.monotonic() < deadline, f"after {timeout_s} s there are {nodes}"
@@ -62,22 +63,30 @@ class Head:
 
 
 @contextmanager
-def started(*options: str, environment: Mapping[str, str] = {}) -> Iterator[None]:
-    """`ray start` with these options; all that it has started is killed in the end."""
+def started(*options: str, environment: Mapping[str, str] = {}) -> Iterator[psutil.Process]:
+    """`ray start` with these options, all of the node's processes below it; what of them still runs in the end is killed."""
     process = subprocess.Popen(
         ["ray", "start", "--block", f"--object-store-memory={STORE}", *options],
         env={**ENVIRONMENT, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    node = psutil.Process(process.pid)
     try:
-        yield
+        yield node
     finally:
-        below = psutil.Process(process.pid).children(recursive=True)
-        for child in [process, *below]:
-            child.kill()
-        psutil.wait_procs(below, timeout=30)
+        if node.is_running():
+            kill_tree(node)
         process.wait()
+
+
+def kill_tree(process: psutil.Process) -> None:
+    """Ends a process and all below it at once, as the loss of its machine would."""
+    tree = [*process.children(recursive=True), process]
+    for one in tree:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(tree, timeout=30)
 
 
 @contextmanager
@@ -85,10 +94,10 @@ def head(*options: str, port: int, environment: Mapping[str, str] = {}) -> Itera
     """A running head that takes jobs, its dashboard on loopback."""
     folder = tempfile.mkdtemp(prefix="ray_")  # a short path: sockets lie in it
     dashboard, agent = free_port(), free_port()
-    there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{dashboard}")
     ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    with started("--head", *ports, f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", *options, environment=environment):
-        deadline = time.monotonic() + 60
+    with started("--head", *ports, f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", *options, environment=environment) as process:
+        there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{dashboard}", process)
+        deadline = time.monotonic() + 180
         while not _is_up(there, agent):
             assert time.monotonic() < deadline, "the head has not started"
             time.sleep(0.2)

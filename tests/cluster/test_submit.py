@@ -1,14 +1,18 @@
 """`ray job submit` against a head of its own on loopback."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import ROOT, records
+from tests.cluster.conftest import ROOT, SHORT, records, wait_for_step
+from tests.cluster.faults import assert_same_history, found, kill, lives
 from tests.cluster.heads import ENVIRONMENT, free_port, head
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
+
+DRIVER = "python -m ray_s2v.train"
 
 
 @pytest.fixture(scope="module")
@@ -18,32 +22,55 @@ def dashboard() -> Iterator[str]:
         yield there.dashboard
 
 
-def submit(dashboard: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--", "python", "-m", "ray_s2v.train", *arguments],
+def submitting(dashboard: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--", *DRIVER.split(), *arguments],
         cwd=ROOT,
         env=ENVIRONMENT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
-        check=False,
     )
+
+
+def submit(dashboard: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and all that was said."""
+    submitted = submitting(dashboard, *arguments)
+    said = submitted.communicate(timeout=300)[0]
+    return submitted.returncode, said
 
 
 def test_the_demo_runs_as_a_submitted_job(dashboard, places, tmp_path):
     run = tmp_path / "run"
-    done = submit(dashboard, "jobs/demo.yaml", *places, f"run.folder={run}", "training.steps=3")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout
+    code, said = submit(dashboard, "jobs/demo.yaml", *places, f"run.folder={run}", "training.steps=3")
+    assert code == 0, said
+    assert "succeeded" in said
     assert len(records(run)) == 3
     assert (run / "adapter/adapter_model.safetensors").is_file()
 
 
 def test_a_wrong_job_fails_with_its_message(dashboard):
-    failed = submit(dashboard, "jobs/demo.yaml", "training.learning_rat=1", "zero.stage=9")
-    said = failed.stdout + failed.stderr
-    assert failed.returncode == 1, said
+    code, said = submit(dashboard, "jobs/demo.yaml", "training.learning_rat=1", "zero.stage=9")
+    assert code == 1, said
     assert "Traceback" not in said
     assert "training.learning_rat: unknown; did you mean learning_rate?" in said
     assert "zero.stage: must be 0, 1, 2 or 3 (it is 9)" in said
     assert "exit code 2" in said
+
+
+def test_the_same_command_goes_on_after_its_driver_was_killed(dashboard, places, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    job = ["jobs/demo.yaml", *places, *SHORT, f"run.folder={run}"]
+    submitted = submitting(dashboard, *job)
+    wait_for_step(run, 4, submitted)
+    (driver,) = found(os.getpid(), DRIVER)
+    kill(driver)
+    said = submitted.communicate(timeout=120)[0]
+    assert submitted.returncode == 1, said
+    assert "failed" in said
+
+    code, said = submit(dashboard, *job)
+    assert code == 0, said
+    first, second = lives(run)
+    assert second.start == first.stop // 3 * 3, "the last checkpoint's"
+    assert_same_history(run, undisturbed.folder)

@@ -1,0 +1,41 @@
+"""Processes of a run are killed while it trains: it goes on by itself, to the losses and clips of the undisturbed run."""
+
+import pytest
+
+from tests.cluster.conftest import SHORT, held_out
+from tests.cluster.faults import DECODING_TASK, ENCODER, TRAINING_WORKER, assert_same_history, kill, kill_at, lives, repeated, wait_for
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_decoding_tasks_and_encoder_actors(start, undisturbed, tmp_path):
+    """Their rows are made again by others; training does not notice."""
+    run = tmp_path / "run"
+    process = start(*SHORT, f"run.folder={run}")
+    kill(wait_for(process.pid, DECODING_TASK, timeout_s=150)[0])
+    for step, kind in ((0, "Video"), (2, "Speech"), (4, "Text")):
+        kill_at(step, run, process, f"{ENCODER}{kind}")
+    kill_at(5, run, process, f"{ENCODER}Video")
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, said
+    assert repeated(run) == []
+    assert_same_history(run, undisturbed.folder)
+    assert "Traceback" not in said
+
+
+def test_training_workers(start, undisturbed, tmp_path):
+    """One after the other: both times all begin again at the last checkpoint."""
+    run = tmp_path / "run"
+    process = start(*SHORT, f"run.folder={run}")
+    kill_at(4, run, process, TRAINING_WORKER)
+    kill_at(7, run, process, TRAINING_WORKER, which=-1)
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, said
+    first, second, third = lives(run)
+    assert (first.start, second.start) == (0, first.stop // 3 * 3)
+    assert third.start == second.stop // 3 * 3
+    assert_same_history(run, undisturbed.folder)
+    assert said.count("workers failed at or after step") == 2
+    assert "Traceback" not in said
+    measured = {line["step"]: line["loss"] for line in held_out(undisturbed.folder)}
+    assert {line["step"]: line["loss"] for line in held_out(run)} == pytest.approx(measured, abs=1e-5)
