@@ -19,7 +19,7 @@ from tests.jobs import changed
         ("out", "nowhere/video.mp4", "must be a .mp4 in a folder that is there"),
         ("adapter", "nowhere", "--adapter nowhere: holds no adapter_model.safetensors"),
         ("picture", "nowhere.png", "picture nowhere.png: "),
-        ("speech", "face.png", "speech face.png: no audio stream"),
+        ("speech", "face.png", "speech face.png: not a media file of a kind"),
     ],
 )
 def test_mistakes_are_told(
