@@ -70,10 +70,10 @@ def damage(folder: Path) -> str:
 
 def damage_by_size(folder: Path) -> str:
     """`damage` as far as it shows without reading the files."""
+    if not (folder / CONTENTS).is_file():  # a pipe would be waited on
+        return f"it has no {CONTENTS}"
     try:
         files = read_contents((folder / CONTENTS).read_bytes())
-    except FileNotFoundError:
-        return f"it has no {CONTENTS}"
     except OSError as error:
         return f"{CONTENTS}: {error.strerror}"
     except ValueError as error:

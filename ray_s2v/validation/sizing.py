@@ -16,7 +16,7 @@ from ray_s2v.storage import open_file
 
 OFFICIAL_MULTIPLE = 64  # pixels
 SMALLEST_SCALE = 0.1
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # Pillow would have Ghostscript run what is PostScript
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # PostScript Pillow would have Ghostscript run
 
 
 def still(path: str) -> Image.Image:

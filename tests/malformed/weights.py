@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import tempfile
@@ -23,8 +24,9 @@ from ray_s2v.model.checkpoint import check_checkpoint, load_model
 from ray_s2v.model.lora import ADAPTER_FILE, fill_adapter, load_adapter, lora_config, save_adapter, with_lora
 from ray_s2v.model.transformer import WanS2VTransformer3DModel
 from ray_s2v.training.checkpoint import State, load_state, save_checkpoint
-from ray_s2v.training.prepare import check_same_network, starting_point
+from ray_s2v.training.contents import CONTENTS, as_text, measured
 from ray_s2v.training.progress import Progress, load_progress
+from ray_s2v.training.starting_point import check_same_network, starting_point
 from tests.malformed.entry import Entry, Outcome
 from tests.spawn.zero_runs import tiny_job
 from tests.tiny import tiny_network
@@ -155,17 +157,20 @@ def _job(run: Path) -> Job:
     return job.model_copy(update={"run": job.run.model_copy(update={"folder": str(run)})})
 
 
-def _run(folder: Path, change: Callable[[Path], object]) -> None:
-    """A run that has got to step 4, whose checkpoint is changed."""
+def _run(folder: Path, change: Callable[[Path], object], contents_say_so: bool) -> None:
+    """A run that has got to step 4, whose checkpoint is changed, with its contents.json or without that knowing."""
     moments = {f"{name}.{kind}": torch.zeros_like(tensor) for name, tensor in adapter().items() for kind in ("exp_avg", "exp_avg_sq")}
     job = dump_job(_job(Path("run")))
     checkpoint = save_checkpoint(folder / "checkpoints", Progress(4, "p"), State(adapter(), moments), LORA, job, keep=3)
     change(checkpoint)
+    if contents_say_so and (checkpoint / CONTENTS).is_file():
+        (checkpoint / CONTENTS).unlink()
+        (checkpoint / CONTENTS).write_bytes(as_text(measured(checkpoint)))
 
 
 def _read_run(given: Path) -> Outcome:
     job = _job(given)
-    start = starting_point(job)
+    start = starting_point(job, lambda _: None)
     if not start:
         return Outcome("passed over", "no complete checkpoint: the run begins")
     progress = load_progress(start)
@@ -193,6 +198,39 @@ def _runs() -> Iterator[tuple[str, Callable[[Path], object]]]:
         lambda folder: [(folder.parent / name).mkdir() for name in ("step_٠٠٠٠٠٩", "step_9", "step_-00009")],
     )
     yield "an adapter of another rank", lambda folder: _another_rank(folder / ADAPTER_FILE)
+
+
+def _contents() -> Iterator[tuple[str, Callable[[Path], object]]]:
+    for name in (ADAPTER_FILE, "progress.json"):
+        yield f"{name} missing", lambda folder, name=name: (folder / name).unlink()  # type: ignore[misc]
+        yield f"{name} longer", lambda folder, name=name: (folder / name).write_bytes((folder / name).read_bytes() + b" ")  # type: ignore[misc]
+    yield "a byte of the adapter flipped", lambda folder: _flip(folder / ADAPTER_FILE)
+    for name, content in {
+        "missing": None,
+        "empty": b"",
+        "a pickle": PICKLE,
+        "a list": b"[]",
+        "of no files": b"{}",
+        "5000 deep": b"[" * 5000,
+        "not UTF-8": b"\xff",
+        "that names a file outside": b'{"../../x": {"bytes": 1, "sha256": "' + b"0" * 64 + b'"}}',
+        "with sizes in words": b'{"progress.json": {"bytes": "four", "sha256": "' + b"0" * 64 + b'"}}',
+    }.items():
+        yield f"contents.json {name}", lambda folder, content=content: _replace(folder / CONTENTS, content)  # type: ignore[misc]
+    yield "contents.json a folder", lambda folder: ((folder / CONTENTS).unlink(), (folder / CONTENTS).mkdir())
+    yield "contents.json a pipe", lambda folder: ((folder / CONTENTS).unlink(), os.mkfifo(folder / CONTENTS))
+
+
+def _replace(file: Path, content: bytes | None) -> None:
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
 
 
 def _another_rank(file: Path) -> None:
@@ -224,7 +262,9 @@ def entries() -> Iterator[Entry]:
     ):
         yield Entry("tokenizer", title, partial(_put, files={"tokenizer.json": words}), _read_tokenizer)
     for title, change in _runs():
-        yield Entry("run", title, partial(_run, change=change), _read_run)
+        yield Entry("run", f"{title}, as contents.json says", partial(_run, change=change, contents_say_so=True), _read_run)
+    for title, change in _contents():
+        yield Entry("run", title, partial(_run, change=change, contents_say_so=False), _read_run)
 
 
 def _put_one(folder: Path, name: str, content: Callable[[], bytes]) -> None:

@@ -168,7 +168,7 @@ def test_bfloat16_weights_keep_the_exact_ones_in_float32(tmp_path: Path) -> None
     with torch.no_grad():
         out, reference = half(**given), model(**given)
     assert out.dtype == torch.float32
-    assert (out - reference).norm() < 0.02 * reference.norm()
+    assert (out - reference).norm() < 0.03 * reference.norm()  # 2 % where the CPU multiplies in bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
