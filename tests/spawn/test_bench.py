@@ -20,7 +20,7 @@ from tests.tiny import TINY
 
 ROOT = Path(__file__).parents[2]
 MARK = "BENCH_TEST"  # in the environment of all processes of a run
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def comparison(job: Path) -> tuple[list[dict[str, Any]], str]:
     process = started(
         str(job), "--compare", str(job.parent / "list.yaml"), "--steps", "2", "--out", str(out), "--profile", str(traces(job))
     )
-    printed, told = process.communicate(timeout=280)
+    printed, told = process.communicate(timeout=580)
     assert process.returncode == 0, told
     runs = json.loads(out.read_text())
     assert [run["name"] for run in runs if "failed" in run] == ["forbidden", "stops"], told
