@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 STORE = 200_000_000  # bytes of a node's object store
+DRIVER = "python -m ray_s2v.train"
 
 
 def free_port() -> int:
@@ -38,18 +39,37 @@ def free_port() -> int:
 class Head:
     address: str
     dashboard: str
+    session: Path  # the folder of Ray's logs and records
     process: psutil.Process  # with all of the head's processes below it
 
     def start_job(self, *overrides: str) -> subprocess.Popen[str]:
         """`python -m ray_s2v.train` on the demo's job in this cluster."""
         return subprocess.Popen(
-            ["python", "-m", "ray_s2v.train", str(JOB), *overrides],
+            [*DRIVER.split(), str(JOB), *overrides],
             cwd=ROOT,
             env={**ENVIRONMENT, "RAY_ADDRESS": self.address},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def submit_job(self, *arguments: str) -> subprocess.Popen[str]:
+        """`ray job submit` of `python -m ray_s2v.train` with these arguments; ends when the job does."""
+        return subprocess.Popen(
+            ["ray", "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", *DRIVER.split(), *arguments],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def give_notice(self, node: psutil.Process, seconds: int) -> None:
+        """Tells Ray that a node will be taken away then, as a cloud does of a spot machine."""
+        (raylet,) = [below for below in node.children(recursive=True) if below.name() == "raylet"]
+        node_id = next(argument.partition("=")[2] for argument in raylet.cmdline() if argument.startswith("--node_id="))
+        reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=a test", f"--deadline-remaining-seconds={seconds}"]
+        subprocess.run(["ray", "drain-node", f"--address={self.address}", f"--node-id={node_id}", *reason], env=ENVIRONMENT, check=True)
 
     def nodes(self) -> dict[str, dict[str, float]]:
         """Ids and resources of the nodes that are up."""
@@ -96,7 +116,7 @@ def head(*options: str, port: int, environment: Mapping[str, str] = {}) -> Itera
     dashboard, agent = free_port(), free_port()
     ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     with started("--head", *ports, f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", *options, environment=environment) as process:
-        there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{dashboard}", process)
+        there = Head(f"{ray.util.get_node_ip_address()}:{port}", f"http://127.0.0.1:{dashboard}", Path(folder), process)
         deadline = time.monotonic() + 180
         while not _is_up(there, agent):
             assert time.monotonic() < deadline, "the head has not started"

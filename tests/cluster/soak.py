@@ -32,7 +32,7 @@ EVERY_S = 60
 PATIENCE_S = 300  # to the first step after a kill
 EPOCH, CLIPS = 6, 24  # steps, and clips in them, of the demo
 CHECKPOINT_EVERY = 6
-ENDLESS = 10**6
+ENDLESS = 6000  # steps; more than an hour holds
 KINDS = {"training worker": TRAINING_WORKER, "encoder actor": ENCODER, "decoding task": DECODING_TASK}
 GROUPS = {
     **KINDS,

@@ -1,8 +1,9 @@
 """Processes of a run are killed while it trains: it goes on by itself, to the losses and clips of the undisturbed run."""
 
+import psutil
 import pytest
 
-from tests.cluster.conftest import SHORT, held_out
+from tests.cluster.conftest import SHORT, held_out, wait_for_step
 from tests.cluster.faults import DECODING_TASK, ENCODER, TRAINING_WORKER, assert_same_history, kill, kill_at, lives, repeated, wait_for
 
 pytestmark = pytest.mark.timeout(900)
@@ -39,3 +40,22 @@ def test_training_workers(start, undisturbed, tmp_path):
     assert "Traceback" not in said
     measured = {line["step"]: line["loss"] for line in held_out(undisturbed.folder)}
     assert {line["step"]: line["loss"] for line in held_out(run)} == pytest.approx(measured, abs=1e-5)
+
+
+def test_a_worker_that_hangs(start, undisturbed, tmp_path):
+    """Stopped in mid-step: the other waits for it in a collective, which has no end; it is told, and both are ended and begin again."""
+    run = tmp_path / "run"
+    process = start(*SHORT, f"run.folder={run}", "training.hang_timeout_s=10")
+    wait_for_step(run, 4, process)
+    stopped = wait_for(process.pid, TRAINING_WORKER)[0]
+    stopped.suspend()
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, said
+    assert said.count("has not moved for ") == 1
+    assert "it hangs, or waits for one that does" in said
+    assert said.count("workers failed at or after step") == 1
+    assert not psutil.pid_exists(stopped.pid)
+    first, second = lives(run)
+    assert second.start == first.stop // 3 * 3, "the last checkpoint's"
+    assert_same_history(run, undisturbed.folder)
+    assert "Traceback" not in said

@@ -6,51 +6,36 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import ROOT, SHORT, records, wait_for_step
+from tests.cluster.conftest import SHORT, records, wait_for_step
 from tests.cluster.faults import assert_same_history, found, kill, lives
-from tests.cluster.heads import ENVIRONMENT, free_port, head
+from tests.cluster.heads import DRIVER, Head, free_port, head
 
 pytestmark = pytest.mark.timeout(700)
 
-DRIVER = "python -m ray_s2v.train"
-
 
 @pytest.fixture(scope="module")
-def dashboard() -> Iterator[str]:
-    """Address of a running head's dashboard."""
+def there() -> Iterator[Head]:
     with head("--num-cpus=2", port=free_port()) as there:
-        yield there.dashboard
+        yield there
 
 
-def submitting(dashboard: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--", *DRIVER.split(), *arguments],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def submit(dashboard: str, *arguments: str) -> tuple[int, str]:
+def ended(submitted: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and all that was said."""
-    submitted = submitting(dashboard, *arguments)
     said = submitted.communicate(timeout=300)[0]
     return submitted.returncode, said
 
 
-def test_the_demo_runs_as_a_submitted_job(dashboard, places, tmp_path):
+def test_the_demo_runs_as_a_submitted_job(there, places, tmp_path):
     run = tmp_path / "run"
-    code, said = submit(dashboard, "jobs/demo.yaml", *places, f"run.folder={run}", "training.steps=3")
+    code, said = ended(there.submit_job("jobs/demo.yaml", *places, f"run.folder={run}", "training.steps=3"))
     assert code == 0, said
     assert "succeeded" in said
     assert len(records(run)) == 3
     assert (run / "adapter/adapter_model.safetensors").is_file()
 
 
-def test_a_wrong_job_fails_with_its_message(dashboard):
-    code, said = submit(dashboard, "jobs/demo.yaml", "training.learning_rat=1", "zero.stage=9")
+def test_a_wrong_job_fails_with_its_message(there):
+    code, said = ended(there.submit_job("jobs/demo.yaml", "training.learning_rat=1", "zero.stage=9"))
     assert code == 1, said
     assert "Traceback" not in said
     assert "training.learning_rat: unknown; did you mean learning_rate?" in said
@@ -58,18 +43,18 @@ def test_a_wrong_job_fails_with_its_message(dashboard):
     assert "exit code 2" in said
 
 
-def test_the_same_command_goes_on_after_its_driver_was_killed(dashboard, places, undisturbed, tmp_path):
+def test_the_same_command_goes_on_after_its_driver_was_killed(there, places, undisturbed, tmp_path):
     run = tmp_path / "run"
     job = ["jobs/demo.yaml", *places, *SHORT, f"run.folder={run}"]
-    submitted = submitting(dashboard, *job)
+    submitted = there.submit_job(*job)
     wait_for_step(run, 4, submitted)
     (driver,) = found(os.getpid(), DRIVER)
     kill(driver)
-    said = submitted.communicate(timeout=120)[0]
-    assert submitted.returncode == 1, said
+    code, said = ended(submitted)
+    assert code == 1, said
     assert "failed" in said
 
-    code, said = submit(dashboard, *job)
+    code, said = ended(there.submit_job(*job))
     assert code == 0, said
     first, second = lives(run)
     assert second.start == first.stop // 3 * 3, "the last checkpoint's"
