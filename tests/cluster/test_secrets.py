@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(700)
 KEY = "planted0wandb0key0that0nobody0may0see0000"
 HOOK = "/hooks/planted-hook-that-nobody-may-see"
 AWS = "planted-aws-secret-that-nobody-may-see"
+SENT = "working_dir_files"  # our own sources, this file among them
 SECRETS = [TOKEN, KEY, HOOK, AWS]
 APIS = [
     "/api/version",
@@ -66,7 +67,7 @@ def with_a_secret(text: bytes) -> list[str]:
 
 def files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
-        if stat.S_ISREG(path.lstat().st_mode):
+        if stat.S_ISREG(path.lstat().st_mode) and SENT not in path.parts:
             yield path
 
 
