@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.conftest import records
 from tests.cluster.heads import ENVIRONMENT, STORE, Head, free_port, head
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 
 HEAD_ID = "f" * 51 + "00000"
 # Only the pool's nodes are large enough to decode on.

@@ -24,10 +24,10 @@ def test_decoding_tasks_and_encoder_actors(start, undisturbed, tmp_path):
     assert "Traceback" not in said
 
 
-def test_training_workers(start, undisturbed, tmp_path):
+def test_training_workers(start, undisturbed, kept, tmp_path):
     """One after the other: both times all begin again at the last checkpoint."""
     run = tmp_path / "run"
-    process = start(*SHORT, f"run.folder={run}")
+    process = start(*SHORT, *kept, f"run.folder={run}")
     kill_at(4, run, process, TRAINING_WORKER)
     kill_at(7, run, process, TRAINING_WORKER, which=-1)
     said = process.communicate(timeout=400)[0]
@@ -42,10 +42,10 @@ def test_training_workers(start, undisturbed, tmp_path):
     assert {line["step"]: line["loss"] for line in held_out(run)} == pytest.approx(measured, abs=1e-5)
 
 
-def test_a_worker_that_hangs(start, undisturbed, tmp_path):
+def test_a_worker_that_hangs(start, undisturbed, kept, tmp_path):
     """Stopped in mid-step: the other waits for it in a collective, which has no end; it is told, and both are ended and begin again."""
     run = tmp_path / "run"
-    process = start(*SHORT, f"run.folder={run}", "training.hang_timeout_s=10")
+    process = start(*SHORT, *kept, f"run.folder={run}", "training.hang_timeout_s=10")
     wait_for_step(run, 4, process)
     stopped = wait_for(process.pid, TRAINING_WORKER)[0]
     stopped.suspend()

@@ -36,7 +36,7 @@ def test_node_of_encoders_and_their_blocks(places: list[str], undisturbed: Undis
     assert repeated(run) == [], said
 
 
-def test_node_of_a_training_worker(places: list[str], undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_node_of_a_training_worker(places: list[str], undisturbed: Undisturbed, kept: list[str], tmp_path: Path) -> None:
     """Its raylet dies, and what is on the node with it; the worker begins again on a spare node."""
     run = tmp_path / "run"
     join = ("--num-cpus=1", kind("L40S"))
@@ -47,7 +47,7 @@ def test_node_of_a_training_worker(places: list[str], undisturbed: Undisturbed, 
         started(f"--address={there.address}", *join) as three,
     ):
         there.wait_for_nodes(4)
-        process = there.start_job(*places, *APART, *SHORT, f"run.folder={run}", "training.worker_cpus=1")
+        process = there.start_job(*places, *kept, *APART, *SHORT, f"run.folder={run}", "training.worker_cpus=1")
         wait_for_step(run, 4, process)
         lost = next(node for node in (one, two, three) if found(node.pid, TRAINING_WORKER))
         (raylet,) = [below for below in lost.children(recursive=True) if below.name() == "raylet"]
@@ -59,17 +59,17 @@ def test_node_of_a_training_worker(places: list[str], undisturbed: Undisturbed, 
     assert_same_history(run, undisturbed.folder)
 
 
-def test_head_with_its_driver(places: list[str], undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_head_with_its_driver(places: list[str], undisturbed: Undisturbed, kept: list[str], tmp_path: Path) -> None:
     """The run's folder is elsewhere; another head is started, and the same command given there goes on."""
     run = tmp_path / "run"
     with head("--num-cpus=2", port=free_port()) as there:
-        process = there.start_job(*places, *SHORT, f"run.folder={run}")
+        process = there.start_job(*places, *kept, *SHORT, f"run.folder={run}")
         wait_for_step(run, 4, process)
         kill_tree(there.process)
         process.kill()
         process.wait()
     with head("--num-cpus=2", port=free_port()) as another:
-        process = another.start_job(*places, *SHORT, f"run.folder={run}")
+        process = another.start_job(*places, *kept, *SHORT, f"run.folder={run}")
         said = process.communicate(timeout=600)[0]
     assert process.returncode == 0, said
     first, second = lives(run)

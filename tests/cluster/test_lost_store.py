@@ -14,15 +14,15 @@ from tests.cluster.conftest import SHORT, STEPS, wait_for_step
 from tests.cluster.faults import assert_same_history, kill, repeated, wait_for
 from tests.s3 import s3_server
 
-pytestmark = pytest.mark.timeout(700)
+pytestmark = [pytest.mark.timeout(700), pytest.mark.long]
 
 
-def test_a_bucket_that_stands_still_then_dies(start, undisturbed, tmp_path: Path) -> None:
+def test_a_bucket_that_stands_still_then_dies(start, undisturbed, kept, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with s3_server() as system:
         system.create_dir("copies")
         (server,) = wait_for(os.getpid(), f"{sys.executable} -m moto.server")
-        process = start(*SHORT, f"run.folder={run}", "checkpoint.copy_to=s3://copies/run", "checkpoint.on_failure=continue")
+        process = start(*SHORT, *kept, f"run.folder={run}", "checkpoint.copy_to=s3://copies/run", "checkpoint.on_failure=continue")
         wait_for_step(run, 3, process)
         server.suspend()
         wait_for_step(run, 6, process)

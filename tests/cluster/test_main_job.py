@@ -56,7 +56,7 @@ def test_trains_to_its_end(undisturbed, demo_files):
     torch.testing.assert_close(by_diffusers, by_peft, atol=1e-6, rtol=0)
 
 
-def test_killed_and_stopped_runs_go_on(start, undisturbed, tmp_path):
+def test_killed_and_stopped_runs_go_on(start, undisturbed, kept, tmp_path):
     """kill -9 of the driver, then Ctrl-C, then one worker at ZeRO-3: the same clips and losses as the undisturbed run."""
     run = tmp_path / "run"
     settings = [*SHORT, f"run.folder={run}"]
@@ -77,7 +77,7 @@ def test_killed_and_stopped_runs_go_on(start, undisturbed, tmp_path):
     assert records(run)[resumed_at]["step"] == max(r["step"] + 1 for r in first_life) // 3 * 3, "the last checkpoint's"
 
     second_life_end = len(records(run))
-    last = start(*settings, "training.workers=1", "zero.stage=3")
+    last = start(*settings, *kept, "training.workers=1", "zero.stage=3")
     said = last.communicate(timeout=300)[0]
     assert last.returncode == 0, said
     assert records(run)[second_life_end]["step"] % 3 == 0

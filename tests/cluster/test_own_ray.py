@@ -27,10 +27,10 @@ def asked(address: str, *metadata: tuple[str, str]) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-def test_nobody_else_gets_in(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_else_gets_in(start, kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     run = tmp_path / "run"
-    process = start("training.steps=6", f"run.folder={run}")
+    process = start(*kept, "training.steps=6", f"run.folder={run}")
     wait_for_step(run, 0, process)
     below = psutil.Process(process.pid).children(recursive=True)
     (dashboard,) = [one for one in below if any(part.endswith("dashboard/dashboard.py") for part in one.cmdline())]

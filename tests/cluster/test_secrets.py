@@ -81,7 +81,7 @@ def command_lines(there: Head) -> list[str]:
     return [" ".join(process.info["cmdline"] or []) for process in processes]
 
 
-def test_secrets_are_nowhere(places: list[str], tmp_path: Path) -> None:
+def test_secrets_are_nowhere(places: list[str], kept: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = [
         "training.steps=6",
@@ -93,7 +93,7 @@ def test_secrets_are_nowhere(places: list[str], tmp_path: Path) -> None:
         "webhooks=[{url_variable: RAY_S2V_WEBHOOK, kind: raw}]",
     ]
     with services() as known, head("--num-cpus=2", port=free_port(), environment=known.environment) as there:
-        submitted = there.submit_job("jobs/demo.yaml", *places, *settings, f"run.folder={run}")
+        submitted = there.submit_job("jobs/demo.yaml", *places, *kept, *settings, f"run.folder={run}")
         wait_for_step(run, 2, submitted)
         running, commands = shown(there), command_lines(there)
         said = submitted.communicate(timeout=300)[0]
@@ -107,7 +107,7 @@ def test_secrets_are_nowhere(places: list[str], tmp_path: Path) -> None:
     assert any(request.headers["Authorization"] for request in known.wandb.requests)
     assert {request.path for request in known.hook.requests} == {HOOK}
     assert b"ray_s2v.train" in running["/api/jobs/"]
-    assert b"EncodeVideo" in running["/api/v0/actors?detail=1&limit=1000"]
+    assert b"RayTrainWorker" in running["/api/v0/actors?detail=1&limit=1000"]
     assert any("RayTrainWorker" in command for command in commands)
     assert any(b"RayTrainWorker" in data for path, data in written.items() if there.session in path.parents)
 

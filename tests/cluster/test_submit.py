@@ -43,9 +43,9 @@ def test_a_wrong_job_fails_with_its_message(there):
     assert "exit code 2" in said
 
 
-def test_the_same_command_goes_on_after_its_driver_was_killed(there, places, undisturbed, tmp_path):
+def test_the_same_command_goes_on_after_its_driver_was_killed(there, places, undisturbed, kept, tmp_path):
     run = tmp_path / "run"
-    job = ["jobs/demo.yaml", *places, *SHORT, f"run.folder={run}"]
+    job = ["jobs/demo.yaml", *places, *SHORT, *kept, f"run.folder={run}"]
     submitted = there.submit_job(*job)
     wait_for_step(run, 4, submitted)
     (driver,) = found(os.getpid(), DRIVER)

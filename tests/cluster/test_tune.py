@@ -133,6 +133,7 @@ def run_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(driver.pid).children(recursive=True) if "ray_s2v.tuning.one_run" in " ".join(child.cmdline())]
 
 
+@pytest.mark.long
 def test_asha_ctrl_c_and_a_trial_that_fails(start_sweep: Start, tmp_path: Path) -> None:
     """Of the second trial it is known after two steps that the first did better; the third's losses are not finite."""
     sweep = tmp_path / "sweep"
@@ -168,6 +169,7 @@ def test_asha_ctrl_c_and_a_trial_that_fails(start_sweep: Start, tmp_path: Path) 
     assert not (Path(second.folder) / "adapter").exists()
 
 
+@pytest.mark.long
 def test_population(start_sweep: Start, tmp_path: Path) -> None:
     """The trial that does badly goes on from the other's checkpoint, with another learning rate."""
     sweep = tmp_path / "sweep"

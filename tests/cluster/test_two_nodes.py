@@ -8,7 +8,7 @@ from ray.util.state import list_actors
 
 from tests.cluster.heads import free_port, head, started
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 KINDS = [*[f"encoders.{name}.accelerator_type=L4" for name in ("vae", "speech", "text")], "training.accelerator_type=L40S"]
 SMALL = ["training.workers=1", "training.global_batch=1", "training.steps=1"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.conftest import SHORT, STEPS, Undisturbed, records
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 
 FRAMES = 16  # of sound: one clip
 LOST_FRAMES = 3
@@ -42,10 +42,10 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
 
 
-def test_one_killed_and_one_made(start: Callable, scenes: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_one_killed_and_one_made(start: Callable, scenes: str, undisturbed: Undisturbed, kept: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = [f"sampling.size={SIDE}x{SIDE}", "sampling.num_frames=16", "sampling.steps=2"]
-    process = start(*SHORT, f"run.folder={run}", "validation.every=6", "validation.gpus=0", "validation.cpus=0.25", scenes, *small)
+    process = start(*SHORT, *kept, f"run.folder={run}", "validation.every=6", "validation.gpus=0", "validation.cpus=0.25", scenes, *small)
     wait_for(run / "validation/step_000006/first.mp4")
     (maker,) = [child for child in psutil.Process(process.pid).children(recursive=True) if child.name().startswith("ray::_make")]
     maker.kill()

@@ -20,7 +20,7 @@ from tests.tiny import TINY
 
 ROOT = Path(__file__).parents[2]
 MARK = "BENCH_TEST"  # in the environment of all processes of a run
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
