@@ -71,6 +71,14 @@ class Head:
         reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=a test", f"--deadline-remaining-seconds={seconds}"]
         subprocess.run(["ray", "drain-node", f"--address={self.address}", f"--node-id={node_id}", *reason], env=ENVIRONMENT, check=True)
 
+    @contextmanager
+    def joined(self, *options: str) -> Iterator[psutil.Process]:
+        """A node of this cluster, once it is up: two that start at the same moment take each other's sockets, and one gives up."""
+        number = len(self.nodes())
+        with started(f"--address={self.address}", *options) as node:
+            self.wait_for_nodes(number + 1)
+            yield node
+
     def nodes(self) -> dict[str, dict[str, float]]:
         """Ids and resources of the nodes that are up."""
         return {node.node_id: node.resources_total for node in list_nodes(self.dashboard) if node.state == "ALIVE"}

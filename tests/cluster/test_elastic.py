@@ -10,7 +10,7 @@ import pytest
 from ray_s2v.training.progress import complete_checkpoints
 from tests.cluster.conftest import wait_for_step
 from tests.cluster.faults import TRAINING_WORKER, assert_same_history, found, lives
-from tests.cluster.heads import free_port, head, kill_tree, started
+from tests.cluster.heads import free_port, head, kill_tree
 from tests.cluster.test_lost_nodes import APART, kind
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
@@ -37,10 +37,9 @@ def test_two_workers_then_one_then_two(places: list[str], start: Callable[..., s
     join = ("--num-cpus=1", kind("L40S"))
     with (
         head("--num-cpus=1", kind("L4"), port=free_port()) as there,
-        started(f"--address={there.address}", *join) as one,
-        started(f"--address={there.address}", *join) as two,
+        there.joined(*join) as one,
+        there.joined(*join) as two,
     ):
-        there.wait_for_nodes(3)
         process = there.start_job(*places, *APART, *LONGER, *ELASTIC, f"run.folder={run}")
         wait_for_step(run, 2, process)
         assert found(one.pid, TRAINING_WORKER)
@@ -49,7 +48,7 @@ def test_two_workers_then_one_then_two(places: list[str], start: Callable[..., s
         wait_until(lambda: any(step % EVERY for step, _ in complete_checkpoints(run / "checkpoints")), process)
         kill_tree(two)
         wait_until(lambda: len(lives(run)) == 2, process)
-        with started(f"--address={there.address}", *join):
+        with there.joined(*join):
             said = process.communicate(timeout=600)[0]
     assert process.returncode == 0, said
     (noticed,) = [step for step, _ in complete_checkpoints(run / "checkpoints") if step % EVERY]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.conftest import SHORT, Undisturbed, wait_for_step
 from tests.cluster.faults import ENCODER, TRAINING_WORKER, assert_same_history, found, kill, lives, repeated
-from tests.cluster.heads import free_port, head, kill_tree, started
+from tests.cluster.heads import free_port, head, kill_tree
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
@@ -23,10 +23,9 @@ def test_node_of_encoders_and_their_blocks(places: list[str], undisturbed: Undis
     run = tmp_path / "run"
     with (
         head("--num-cpus=1", kind("L40S"), port=free_port()) as there,
-        started(f"--address={there.address}", "--num-cpus=1", kind("L4")) as one,
-        started(f"--address={there.address}", "--num-cpus=1", kind("L4")) as other,
+        there.joined("--num-cpus=1", kind("L4")) as one,
+        there.joined("--num-cpus=1", kind("L4")) as other,
     ):
-        there.wait_for_nodes(3)
         process = there.start_job(*places, *APART, *SHORT, f"run.folder={run}")
         wait_for_step(run, 2, process)
         kill_tree(next(node for node in (one, other) if found(node.pid, f"{ENCODER}Video")))
@@ -42,11 +41,10 @@ def test_node_of_a_training_worker(places: list[str], undisturbed: Undisturbed, 
     join = ("--num-cpus=1", kind("L40S"))
     with (
         head("--num-cpus=1", kind("L4"), port=free_port()) as there,
-        started(f"--address={there.address}", *join) as one,
-        started(f"--address={there.address}", *join) as two,
-        started(f"--address={there.address}", *join) as three,
+        there.joined(*join) as one,
+        there.joined(*join) as two,
+        there.joined(*join) as three,
     ):
-        there.wait_for_nodes(4)
         process = there.start_job(*places, *kept, *APART, *SHORT, f"run.folder={run}", "training.worker_cpus=1")
         wait_for_step(run, 4, process)
         lost = next(node for node in (one, two, three) if found(node.pid, TRAINING_WORKER))

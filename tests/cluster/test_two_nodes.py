@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ray.util.state import list_actors
 
-from tests.cluster.heads import free_port, head, started
+from tests.cluster.heads import free_port, head
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
@@ -17,9 +17,8 @@ SMALL = ["training.workers=1", "training.global_batch=1", "training.steps=1"]
 def test_encoders_and_worker_are_where_their_settings_say(places: list[str], tmp_path: Path) -> None:
     with (
         head("--num-cpus=2", '--resources={"accelerator_type:L4": 1}', port=free_port()) as there,
-        started(f"--address={there.address}", "--num-cpus=2", '--resources={"accelerator_type:L40S": 1}'),
+        there.joined("--num-cpus=2", '--resources={"accelerator_type:L40S": 1}'),
     ):
-        there.wait_for_nodes(2)
         process = there.start_job(*places, *KINDS, *SMALL, f"run.folder={tmp_path / 'run'}")
         said = process.communicate(timeout=200)[0]
         assert process.returncode == 0, said
