@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def lives(run: Path) -> list[range]:
         else:
             found.append(range(record["step"], record["step"] + 1))
     return found
+
+
+def assert_went_on(run: Path, times: int, every: int = 3) -> None:
+    """From a checkpoint each time: the newest, or where that was being written, the one before. Where a life ended with a checkpoint, the
+    steps do not tell where the next began.
+    """
+    first, *others = lives(run)
+    assert first.start == 0
+    assert len(others) <= times
+    for before, after in pairwise((first, *others)):
+        newest = before.stop // every * every
+        assert after.start in (newest, newest - every)
 
 
 def repeated(run: Path) -> list[int]:

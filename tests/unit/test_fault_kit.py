@@ -1,12 +1,13 @@
 """The fault kit finds what it looks for: steps done again, other losses or clips, clips double and missing."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.faults import assert_same_history, lives, repeated, surviving
+from tests.cluster.faults import assert_same_history, assert_went_on, lives, repeated, surviving
 from tests.cluster.soak import CLIPS, EPOCH, double_and_missing
 
 A_STEP = CLIPS // EPOCH  # clips
@@ -59,3 +60,21 @@ def test_double_and_missing_clips_are_counted(tmp_path: Path) -> None:
     swapped = line(3, clip_ids=[*line(3)["clip_ids"][:-1], "clip 0"])
     run = written(tmp_path / "run", *map(line, [0, 1, 2]), swapped, *map(line, range(4, 2 * EPOCH - 1)))
     assert double_and_missing(run) == (1, 1 + A_STEP)
+
+
+@pytest.mark.parametrize(
+    ("steps", "times", "is_right"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6], 0, True),
+        ([0, 1, 2, 3, 4, 3, 4, 5], 1, True),
+        ([0, 1, 2, 3, 4, 5, 6, 3, 4], 1, True),  # that of step 6 was being written
+        ([0, 1, 2, 3, 4, 3, 4, 5], 0, False),  # nobody killed it
+        ([0, 1, 2, 3, 4, 2, 3, 4], 1, False),  # there was no checkpoint
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 4], 1, False),  # there were newer ones
+        ([0, 1, 2, 5, 6], 1, False),
+    ],
+)
+def test_a_life_begins_at_a_checkpoint(tmp_path: Path, steps: list[int], times: int, is_right: bool) -> None:
+    run = written(tmp_path / "run", *map(line, steps))
+    with nullcontext() if is_right else pytest.raises(AssertionError):
+        assert_went_on(run, times)
