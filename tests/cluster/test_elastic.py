@@ -17,7 +17,7 @@ from tests.cluster.test_lost_nodes import APART, kind
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 
 EVERY = 10
-LONGER = ["training.steps=30", f"checkpoint.every={EVERY}", "checkpoint.keep=9"]
+LONGER = ["training.steps=24", f"checkpoint.every={EVERY}", "checkpoint.keep=9"]
 ELASTIC = ["training.workers={min: 1, max: 2}", "training.resize_every_s=4", "training.worker_cpus=1"]
 
 
