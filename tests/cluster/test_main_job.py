@@ -13,7 +13,7 @@ from ray_s2v.training.progress import complete_checkpoints
 from tests.cluster.conftest import SHORT, STEPS, held_out, records, wait_for_step
 from tests.cluster.faults import assert_went_on
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_trains_to_its_end(undisturbed, demo_files):
